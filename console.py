@@ -1,0 +1,124 @@
+"""What a person sees while a command works: messages and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["emit_json", "progress", "say", "table"]
+
+_SHOW_AFTER_S = 2.0
+_PLAIN_EVERY_S = 10.0
+
+
+def say(message: str) -> None:
+    """Print one line to stderr."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def emit_json(value: object) -> None:
+    """Print one JSON document on stdout, for scripts."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, sort_keys=False) + "\n")
+    sys.stdout.flush()
+
+
+def table(title: str, columns: list[str], rows: list[list[str]], right: frozenset[int] = frozenset()) -> None:
+    """Print a table on stdout; columns whose index is in ``right`` are aligned right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # A pipe has no width of its own: give it one that cuts nothing.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    grid = Table(title=Text(title), title_justify="left")
+    for index, name in enumerate(columns):
+        grid.add_column(Text(name), justify="right" if index in right else "left")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    console.print(grid)
+
+
+@contextmanager
+def progress(task: str, total: int, unit: str = "") -> Iterator[Callable[..., None]]:
+    """Yield ``advance(n=1, note="")``; a bar with ETA appears once the work takes over two seconds.
+
+    Without a terminal on stderr, plain lines are printed every ten seconds instead.
+    """
+    meter: _Meter = _Bar(task, total) if sys.stderr.isatty() else _Lines(task, total, unit)
+    try:
+        yield meter.advance
+    finally:
+        meter.close()
+
+
+class _Meter:
+    def __init__(self, task: str, total: int) -> None:
+        self.task, self.total, self.done = task, total, 0
+        self.start = time.monotonic()
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self.done += n
+        elapsed = time.monotonic() - self.start
+        if elapsed >= _SHOW_AFTER_S:
+            self.show(elapsed, note)
+
+    def show(self, elapsed: float, note: str) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class _Lines(_Meter):
+    def __init__(self, task: str, total: int, unit: str) -> None:
+        super().__init__(task, total)
+        self.unit, self.last = unit, 0.0
+
+    def show(self, elapsed: float, note: str) -> None:
+        if self.last and elapsed - self.last < _PLAIN_EVERY_S:
+            return
+        self.last = elapsed
+        left = elapsed / max(self.done, 1) * (self.total - self.done)
+        unit = f" {self.unit}" if self.unit else ""
+        tail = f" | {note}" if note else ""
+        say(f"{self.task}: {self.done}/{self.total}{unit}, {elapsed:.0f} s, about {left:.0f} s left{tail}")
+
+    def close(self) -> None:
+        if self.last:
+            say(f"{self.task}: {self.done}/{self.total} in {time.monotonic() - self.start:.0f} s")
+
+
+class _Bar(_Meter):
+    def __init__(self, task: str, total: int) -> None:
+        super().__init__(task, total)
+        self.bar: Progress | None = None
+        self.row: Any = None
+
+    def show(self, elapsed: float, note: str) -> None:
+        if self.bar is None:
+            from rich import progress as rp
+            from rich.console import Console
+
+            self.bar = rp.Progress(
+                rp.TextColumn("{task.description}"),
+                rp.BarColumn(),
+                rp.MofNCompleteColumn(),
+                rp.TimeElapsedColumn(),
+                rp.TimeRemainingColumn(),
+                rp.TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self.bar.start()
+            self.row = self.bar.add_task(self.task, total=self.total, note=note)
+        self.bar.update(self.row, completed=self.done, note=note)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()

@@ -1,0 +1,1 @@
+"""Corpus stage: ontologies, literature and cells become searchable snippets, profiles and shards."""

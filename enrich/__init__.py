@@ -1,0 +1,1 @@
+"""Profiles become cited, checked descriptions."""

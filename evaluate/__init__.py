@@ -1,0 +1,1 @@
+"""Six tasks, with baselines and intervals, become one report."""

@@ -1,0 +1,262 @@
+"""Every table between stages: columns, types and version, and the readers that hold to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from okrcell.artifacts import atomic_path
+from okrcell.errors import FileFormatError, ManifestError, SchemaVersionError
+
+__all__ = ["METADATA_FIELDS", "SPLITS", "TABLES", "empty", "read_table", "write_table"]
+
+METADATA_FIELDS = (
+    "cell_type",
+    "tissue",
+    "disease",
+    "development_stage",
+    "sex",
+    "self_reported_ethnicity",
+    "assay",
+    "organism",
+    "suspension_type",
+)
+"""The nine metadata items of a cell, named as in the CELLxGENE schema."""
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A versioned pyarrow schema."""
+
+    version: int
+    schema: pa.Schema
+
+
+_S, _F, _I = pa.string(), pa.float64(), pa.int64()
+_STRINGS = pa.list_(_S)
+_CLAIM = pa.struct(
+    [
+        ("sentence", _S),
+        ("facet", _S),
+        ("snippet_ids", _STRINGS),
+        ("quote", _S),
+        ("verdict", _S),
+        ("score", _F),
+    ]
+)
+
+TABLES: dict[str, Table] = {
+    "terms": Table(
+        1,
+        pa.schema(
+            [
+                ("term_id", _S),
+                ("label", _S),
+                ("definition", _S),
+                ("synonyms", _STRINGS),
+                ("parents", _STRINGS),
+                ("ontology", _S),
+                ("release", _S),
+            ]
+        ),
+    ),
+    "documents": Table(
+        1,
+        pa.schema(
+            [
+                ("doc_id", _S),
+                ("title", _S),
+                ("year", pa.int32()),
+                ("source", _S),
+                ("licence", _S),
+                ("is_retracted", pa.bool_()),
+                ("text", _S),
+                ("text_sha256", _S),
+            ]
+        ),
+    ),
+    "snippets": Table(
+        1,
+        pa.schema(
+            [
+                ("snippet_id", _S),
+                ("doc_id", _S),
+                ("source", _S),
+                ("section", _S),
+                ("start", _I),
+                ("end", _I),
+                ("text", _S),
+                ("n_tokens", pa.int32()),
+                ("flags", _STRINGS),
+            ]
+        ),
+    ),
+    "snippet_vectors": Table(
+        1,
+        pa.schema([("snippet_id", _S), ("vector", pa.list_(pa.float32())), ("embedder", _S)]),
+    ),
+    "mappings": Table(
+        1,
+        pa.schema(
+            [
+                ("field", _S),
+                ("label", _S),
+                ("term_id", _S),
+                ("term_label", _S),
+                ("score", _F),
+                ("reason", _S),
+                ("alternatives", _STRINGS),
+                ("n_cells", _I),
+            ]
+        ),
+    ),
+    "profiles": Table(
+        1,
+        pa.schema(
+            [("profile_id", _S)]
+            + [
+                pair
+                for name in METADATA_FIELDS
+                for pair in ((name, _S), (f"{name}_ontology_term_id", _S))
+            ]
+            + [("n_cells", _I)]
+        ),
+    ),
+    "cells": Table(
+        1,
+        pa.schema(
+            [
+                ("cell_uid", _S),
+                ("dataset_id", _S),
+                ("row", _I),
+                ("obs_name", _S),
+                ("profile_id", _S),
+                ("donor", _S),
+                ("batch", _S),
+                ("split", _S),
+            ]
+        ),
+    ),
+    "genes": Table(
+        1,
+        pa.schema([("gene_id", _S), ("symbol", _S), ("var_name", _S), ("column", _I), ("status", _S)]),
+    ),
+    "requests": Table(
+        1,
+        pa.schema(
+            [
+                ("profile_id", _S),
+                ("original_text", _S),
+                ("facets", pa.list_(pa.struct([("facet", _S), ("snippet_ids", _STRINGS)]))),
+            ]
+        ),
+    ),
+    "descriptions": Table(
+        1,
+        pa.schema(
+            [
+                ("profile_id", _S),
+                ("status", _S),
+                ("text", _S),
+                ("original_text", _S),
+                ("claims", pa.list_(_CLAIM)),
+                ("screen_cosine", _F),
+                ("reliability", _F),
+                ("leaked_names", _STRINGS),
+                ("writer", _S),
+                ("prompt_version", _S),
+                ("tokens_in", _I),
+                ("tokens_out", _I),
+                ("cost_usd", _F),
+                ("reason", _S),
+            ]
+        ),
+    ),
+    "results": Table(
+        1,
+        pa.schema(
+            [
+                ("dataset", _S),
+                ("task", _S),
+                ("method", _S),
+                ("metric", _S),
+                ("value", _F),
+                ("ci_low", _F),
+                ("ci_high", _F),
+                ("n", _I),
+                ("seed", _S),
+                ("seconds", _F),
+                ("data_sha256", _S),
+                ("checkpoint_sha256", _S),
+            ]
+        ),
+    ),
+}
+
+
+def write_table(path: Path, name: str, table: pa.Table) -> int:
+    """Write a table atomically under its schema; return the number of rows."""
+    spec = TABLES[name]
+    metadata = {b"okrcell.table": name.encode(), b"okrcell.version": str(spec.version).encode()}
+    shaped = table.select(spec.schema.names).cast(spec.schema).replace_schema_metadata(metadata)
+    with atomic_path(path) as temporary:
+        pq.write_table(shaped, temporary, compression="zstd")
+    return int(shaped.num_rows)
+
+
+def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table and refuse any other kind, version or layout.
+
+    Raises
+    ------
+    ManifestError
+        The file does not exist.
+    FileFormatError
+        It is not a Parquet file, or one of another kind.
+    SchemaVersionError
+        It was written under another version of the schema.
+    """
+    spec = TABLES[name]
+    if not path.exists():
+        raise ManifestError(
+            path,
+            found="no such file",
+            expected=f"the table '{name}'",
+            fix="Run the stage that writes it first.",
+        )
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise FileFormatError(
+            path,
+            found=f"no readable Parquet ({error})",
+            expected=f"the table '{name}'",
+            fix="Remove the file and run the stage that writes it again.",
+        ) from None
+    kind = metadata.get(b"okrcell.table", b"").decode()
+    if kind != name:
+        raise FileFormatError(
+            path,
+            found=f"the table '{kind}'" if kind else "a Parquet file that okrcell did not write",
+            expected=f"the table '{name}'",
+            fix="Check the path.",
+        )
+    version = metadata.get(b"okrcell.version", b"").decode()
+    if version != str(spec.version):
+        raise SchemaVersionError(
+            path,
+            found=f"version {version} of the table '{name}'",
+            expected=f"version {spec.version}",
+            fix="Make it again with this version of okrcell, or use the version that wrote it.",
+        )
+    return pq.read_table(path, columns=columns)
+
+
+def empty(name: str) -> pa.Table:
+    """Return a table of no rows."""
+    return TABLES[name].schema.empty_table()

@@ -1,0 +1,1 @@
+"""Cells and descriptions become an aligned cell-text model."""
