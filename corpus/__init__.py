@@ -1,1 +1,1 @@
-"""Corpus stage: ontologies, literature and cells become searchable snippets, profiles and shards."""
+"""Ontologies, literature and cells become searchable snippets, profiles and shards."""

@@ -1,0 +1,54 @@
+"""Configuration of the corpus stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from okrcell.config import StageConfig
+
+__all__ = ["CellsConfig", "CorpusConfig"]
+
+
+class CorpusConfig(StageConfig):
+    """Keys of the TOML table ``[corpus]``.
+
+    Attributes
+    ----------
+    embedder
+        ``minilm`` (offline, pinned by sha256) or the path of a sentence-transformers model folder.
+    chunk_tokens
+        Upper bound of a snippet's length in word pieces. The paper cuts at about 500; the default
+        embedder reads 256, and a snippet must fit whole.
+    accept_score
+        A label becomes a term only at this score or above (0 to 1); below it stays unresolved.
+    values
+        What the matrix holds; None means: detect, and refuse when it is unclear.
+    layer
+        ``X``, ``raw``, or the name of a layer.
+    min_gene_coverage
+        Refuse a file when a smaller share of its genes resolves to Ensembl ids.
+    split_fractions
+        Train, validation and test share, by donor where there are donors, else by cell.
+    hold_out
+        Cell types (labels of the file) whose cells all go to the test split.
+    """
+
+    embedder: str = "minilm"
+    chunk_tokens: int = Field(default=200, ge=16, le=254)
+    accept_score: float = Field(default=0.8, ge=0, le=1)
+    values: Literal["counts", "lognorm"] | None = None
+    layer: str = "X"
+    min_gene_coverage: float = Field(default=0.1, ge=0, le=1)
+    split_fractions: tuple[float, float, float] = (0.6, 0.1, 0.3)
+    hold_out: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class CellsConfig(StageConfig):
+    """How the columns of one file are read: column per field, or one constant for all cells."""
+
+    columns: dict[str, str] = {}
+    constants: dict[str, str] = {}
+    dataset_id: str

@@ -1,0 +1,1 @@
+"""The whole chain on 700 real blood cells, from one command."""
