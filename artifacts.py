@@ -35,6 +35,7 @@ __all__ = [
     "commit",
     "current_manifest",
     "file_sha256",
+    "invalidate",
     "read_manifest",
     "storage_guard",
     "writing",
@@ -194,7 +195,9 @@ def check_folder(folder: Path, kind: str) -> None:
         )
     marker = folder / MARKER
     if not marker.exists():
-        others = [p.name for p in folder.iterdir() if p.name != LOCK and not p.name.endswith(TEMP_SUFFIX)]
+        others = [
+            p.name for p in folder.iterdir() if p.name != LOCK and not p.name.endswith(TEMP_SUFFIX)
+        ]
         if others:
             raise ForeignFolderError(
                 folder,
@@ -248,6 +251,15 @@ def commit(
     return manifest
 
 
+def invalidate(folder: Path) -> None:
+    """Make a folder count as unfinished, before any of its files is replaced."""
+    with storage_guard(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / MANIFEST).exists():
+            (folder / MANIFEST).unlink()
+            _sync_folder(folder)
+
+
 def read_manifest(folder: Path, kind: str, *, verify: bool = True) -> Manifest:
     """Read a finished folder's manifest and, unless told otherwise, check every file's sha256.
 
@@ -277,7 +289,9 @@ def read_manifest(folder: Path, kind: str, *, verify: bool = True) -> Manifest:
             content["facts"],
             content["producer"],
         )
-        entries = {name: (entry["sha256"], entry["bytes"]) for name, entry in manifest.files.items()}
+        entries = {
+            name: (entry["sha256"], entry["bytes"]) for name, entry in manifest.files.items()
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise _corrupt(path, f"a damaged manifest ({error!r})") from None
     if manifest.kind != kind:

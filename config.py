@@ -88,7 +88,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
-            path, found=f"unreadable TOML ({error})", expected="a TOML file", fix="Correct the file."
+            path,
+            found=f"unreadable TOML ({error})",
+            expected="a TOML file",
+            fix="Correct the file.",
         ) from None
     unknown = sorted(set(content) - set(STAGES))
     if unknown:
@@ -101,9 +104,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(
-    cls: type[StageConfig], stage: str, where: str, error: ValidationError
-) -> ConfigError:
+def _explain(cls: type[StageConfig], stage: str, where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "(whole table)"
     if first["type"] == "extra_forbidden":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["emit_json", "progress", "say", "table"]
+__all__ = ["emit_json", "pairs", "plain", "progress", "say", "table"]
 
 _SHOW_AFTER_S = 2.0
 _PLAIN_EVERY_S = 10.0
@@ -29,7 +29,9 @@ def emit_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def table(title: str, columns: list[str], rows: list[list[str]], right: frozenset[int] = frozenset()) -> None:
+def table(
+    title: str, columns: list[str], rows: list[list[str]], right: frozenset[int] = frozenset()
+) -> None:
     """Print a table on stdout; columns whose index is in ``right`` are aligned right."""
     from rich.console import Console
     from rich.table import Table
@@ -88,7 +90,9 @@ class _Lines(_Meter):
         left = elapsed / max(self.done, 1) * (self.total - self.done)
         unit = f" {self.unit}" if self.unit else ""
         tail = f" | {note}" if note else ""
-        say(f"{self.task}: {self.done}/{self.total}{unit}, {elapsed:.0f} s, about {left:.0f} s left{tail}")
+        say(
+            f"{self.task}: {self.done}/{self.total}{unit}, {elapsed:.0f} s, about {left:.0f} s left{tail}"
+        )
 
     def close(self) -> None:
         if self.last:
@@ -122,3 +126,36 @@ class _Bar(_Meter):
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+def plain(value: object) -> str:
+    """Return a value as a person reads it: mappings and lists without brackets and quotes."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(entry)}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def pairs(flag: str, values: list[str] | None) -> dict[str, str]:
+    """Parse repeated ``NAME=VALUE`` flags.
+
+    Raises
+    ------
+    ConfigError
+        A value without an equals sign.
+    """
+    from okrcell.errors import ConfigError
+
+    found = {}
+    for value in values or []:
+        name, equals, content = value.partition("=")
+        if not equals or not name or not content:
+            raise ConfigError(
+                flag,
+                found=f"'{value}'",
+                expected="NAME=VALUE",
+                fix=f"Write it as {flag} cell_type=COLUMN, for instance.",
+            )
+        found[name.strip()] = content.strip()
+    return found

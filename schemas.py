@@ -144,7 +144,9 @@ TABLES: dict[str, Table] = {
     ),
     "genes": Table(
         1,
-        pa.schema([("gene_id", _S), ("symbol", _S), ("var_name", _S), ("column", _I), ("status", _S)]),
+        pa.schema(
+            [("gene_id", _S), ("symbol", _S), ("var_name", _S), ("column", _I), ("status", _S)]
+        ),
     ),
     "requests": Table(
         1,

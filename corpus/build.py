@@ -30,10 +30,10 @@ from okrcell.corpus.config import CorpusConfig
 from okrcell.corpus.embedder import Embedder, load_embedder
 from okrcell.corpus.literature import read_notes
 from okrcell.corpus.store import build_index, index_identity, index_matches
-from okrcell.errors import ManifestError
+from okrcell.errors import ArtifactError, ManifestError
 from okrcell.schemas import METADATA_FIELDS, TABLES, read_table, write_table
 
-__all__ = ["add_notes", "add_ontologies", "build", "init_store", "open_store"]
+__all__ = ["add_notes", "add_ontologies", "build", "init_store", "open_store", "status"]
 
 TermScope = Literal["all", "profiles"]
 _EMBED_STEP = 256
@@ -128,7 +128,11 @@ def build(store: Path, config: CorpusConfig, *, embedder: Embedder | None = None
     with writing(store, "store"):
         tables, inputs = _documents(store)
         folder = store / "knowledge"
-        key = {"chunk_tokens": config.chunk_tokens, "chunker": CHUNKER_VERSION, "embedder": embedder.id}
+        key = {
+            "chunk_tokens": config.chunk_tokens,
+            "chunker": CHUNKER_VERSION,
+            "embedder": embedder.id,
+        }
         manifest = current_manifest(folder, "knowledge", config=key, inputs=inputs)
         if manifest is None:
             manifest = _write_knowledge(folder, tables, key, inputs, embedder)
@@ -184,7 +188,11 @@ def _terms_as_documents(terms: pa.Table) -> pa.Table:
 
 
 def _write_knowledge(
-    folder: Path, documents: pa.Table, key: dict[str, Any], inputs: dict[str, str], embedder: Embedder
+    folder: Path,
+    documents: pa.Table,
+    key: dict[str, Any],
+    inputs: dict[str, str],
+    embedder: Embedder,
 ) -> Manifest:
     snippets = chunk_documents(documents, embedder, key["chunk_tokens"])
     known = _read_vectors(folder, embedder)
@@ -233,3 +241,27 @@ def _read_vectors(folder: Path, embedder: Embedder) -> dict[str, npt.NDArray[np.
         for row in table.to_pylist()
         if row["embedder"] == embedder.id
     }
+
+
+def status(store: Path) -> dict[str, dict[str, Any]]:
+    """Describe every part of a store; a part that is absent or damaged is listed as such."""
+    open_store(store)
+    parts = {"knowledge": "knowledge", "cells": "cells"}
+    for kind, pattern in (
+        ("dataset", "datasets/*"),
+        ("terms", "terms/*"),
+        ("documents", "documents/*"),
+    ):
+        parts |= {
+            str(p.relative_to(store)): kind for p in sorted(store.glob(pattern)) if p.is_dir()
+        }
+    described = {}
+    for name, kind in sorted(parts.items()):
+        try:
+            manifest = read_manifest(store / name, kind)
+        except ArtifactError as error:
+            described[name] = {"state": f"not usable: {error.found}", "facts": {}}
+            continue
+        rows = {file: entry["rows"] for file, entry in manifest.files.items() if entry["rows"]}
+        described[name] = {"state": "whole", "facts": dict(manifest.facts) or rows}
+    return described

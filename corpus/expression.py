@@ -10,7 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
-from okrcell.errors import DuplicateNamesError, ExpressionValueError, FileFormatError, MissingColumnError
+from okrcell.errors import (
+    DuplicateNamesError,
+    ExpressionValueError,
+    FileFormatError,
+    MissingColumnError,
+)
 
 __all__ = ["ValueKind", "check_values", "matrix_of", "open_h5ad", "recover_counts", "row_blocks"]
 
@@ -94,7 +99,9 @@ def row_blocks(matrix: Any, path: Path) -> Iterator[sparse.csr_matrix]:
         yield rows
 
 
-def check_values(block: sparse.csr_matrix, path: Path, first_row: int, has_raw: bool = False) -> ValueKind:
+def check_values(
+    block: sparse.csr_matrix, path: Path, first_row: int, has_raw: bool = False
+) -> ValueKind:
     """Say on which scale a block is; negative or non-finite values are refused.
 
     Whole numbers are ``counts``; anything else up to 30 is ``lognorm``.

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from okrcell.schemas import TABLES
 
-__all__ = ["GENE_TABLE", "GeneReport", "gene_symbols", "resolve_genes"]
+__all__ = ["GENE_TABLE", "GeneReport", "gene_symbols", "resolve_genes", "table_size"]
 
 GENE_TABLE = "GENCODE 48 (human)"
 _ENSEMBL = re.compile(r"ENSG\d{11}")
@@ -50,7 +50,7 @@ class GeneReport:
     @property
     def coverage(self) -> float:
         """Share of the file's columns that are kept."""
-        return len(self.gene_ids) / max(self.table.num_rows, 1)
+        return len(self.gene_ids) / max(int(self.table.num_rows), 1)
 
 
 @cache
@@ -71,6 +71,11 @@ def gene_symbols(gene_ids: Sequence[str]) -> list[str]:
     """Return the symbol of each Ensembl id, or the id where it has none."""
     by_id, _ = _tables()
     return [by_id.get(gene_id) or gene_id for gene_id in gene_ids]
+
+
+def table_size() -> int:
+    """Return the number of genes in the bundled table."""
+    return len(_tables()[0])
 
 
 def resolve_genes(var_names: Sequence[str], totals: npt.NDArray[np.float64]) -> GeneReport:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from okrcell.corpus.store import VectorIndex, index_identity
 from okrcell.errors import ConfigError, EmbedderError
 from okrcell.schemas import read_table
 
-__all__ = ["Knowledge", "Mode", "Snippet", "open_knowledge"]
+__all__ = ["Knowledge", "Mode", "Snippet", "open_knowledge", "parse_mode"]
 
 Mode = Literal["hybrid", "dense", "lexical"]
 _OVERFETCH = 4
@@ -114,12 +114,16 @@ class Knowledge:
         fused: dict[str, float] = {}
         for ranking in rankings:
             for rank, snippet in enumerate(ranking):
-                fused[snippet.snippet_id] = fused.get(snippet.snippet_id, 0.0) + 1 / (_RRF_K + rank + 1)
+                fused[snippet.snippet_id] = fused.get(snippet.snippet_id, 0.0) + 1 / (
+                    _RRF_K + rank + 1
+                )
         return self._top(fused, k)
 
     def _top(self, scores: dict[str, float], k: int) -> list[Snippet]:
         best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]
-        return [replace(self._snippets[self._row[key]], score=round(score, 6)) for key, score in best]
+        return [
+            replace(self._snippets[self._row[key]], score=round(score, 6)) for key, score in best
+        ]
 
     def _dense(self, query: str, k: int, sources: Sequence[str]) -> list[Snippet]:
         vector = self._embedder.encode([query])[0]
@@ -159,6 +163,20 @@ class Knowledge:
     def close(self) -> None:
         """Release the index."""
         self._index.close()
+
+
+def parse_mode(text: str) -> Mode:
+    """Return a search mode, or raise ``ConfigError``."""
+    for mode in get_args(Mode):
+        if text == mode:
+            found: Mode = mode
+            return found
+    raise ConfigError(
+        "--mode",
+        found=f"'{text}'",
+        expected=f"one of {', '.join(get_args(Mode))}",
+        fix="Correct the flag.",
+    )
 
 
 def open_knowledge(store: Path, embedder: Embedder) -> Knowledge:

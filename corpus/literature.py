@@ -56,7 +56,9 @@ def read_notes(folder: Path) -> pa.Table:
             text = clean_text(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise FileFormatError(
-                path, found=f"bytes that are not UTF-8 ({error.reason})", expected="UTF-8 text",
+                path,
+                found=f"bytes that are not UTF-8 ({error.reason})",
+                expected="UTF-8 text",
                 fix="Save the file as UTF-8.",
             ) from None
         title = re.match(r"#\s+(.+)", text)

@@ -23,7 +23,9 @@ from okrcell.errors import FileFormatError, LabelError
 
 __all__ = ["UNKNOWN_VALUES", "Resolution", "normalise", "read_overrides"]
 
-UNKNOWN_VALUES = frozenset({"", "unknown", "na", "nan", "none", "n/a", "not applicable", "not provided"})
+UNKNOWN_VALUES = frozenset(
+    {"", "unknown", "na", "nan", "none", "n/a", "not applicable", "not provided"}
+)
 N_ALTERNATIVES = 10
 
 _ABBREVIATIONS = {
@@ -122,7 +124,12 @@ def _match(text: str, label: str, ontologies: Sequence[str], accept_score: float
         near = f", nearest '{ranked[0][2]}'" if ranked else ""
         score = ranked[0][1] if ranked else 0.0
         return Resolution(
-            label, "", text, score, f"unresolved: no name at {accept_score:g} or above{near}", alternatives
+            label,
+            "",
+            text,
+            score,
+            f"unresolved: no name at {accept_score:g} or above{near}",
+            alternatives,
         )
     term_id, score, name = ranked[0]
     term = ontology.get_term(term_id)

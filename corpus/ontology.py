@@ -9,7 +9,16 @@ from typing import Any
 
 from okrcell.errors import ConfigError
 
-__all__ = ["FIELD_ONTOLOGY", "ONTOLOGIES", "Term", "ancestors", "get_term", "names", "release", "terms"]
+__all__ = [
+    "FIELD_ONTOLOGY",
+    "ONTOLOGIES",
+    "Term",
+    "ancestors",
+    "get_term",
+    "names",
+    "release",
+    "terms",
+]
 
 ONTOLOGIES = {
     "cl": "CL",

@@ -73,7 +73,7 @@ def build_index(
         finally:
             client.close()
         atomic_write(aside / _STAMP, json.dumps(identity, sort_keys=True) + "\n")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (chromadb has no type of its own for a full disk)
         raise as_storage_error(error, aside) or error from None
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
@@ -112,14 +112,18 @@ class VectorIndex:
         """Names of the sources that have snippets."""
         return tuple(sorted(self._collections))
 
-    def candidates(self, vector: npt.NDArray[np.float32], n: int, sources: Sequence[str]) -> list[str]:
+    def candidates(
+        self, vector: npt.NDArray[np.float32], n: int, sources: Sequence[str]
+    ) -> list[str]:
         """Return about ``n`` snippet ids per source near a vector (float32 [D]), in no useful order."""
         found: list[str] = []
         for source in sources:
             collection = self._collections.get(source)
             if collection is not None:
                 answer = collection.query(
-                    query_embeddings=vector[None, :], n_results=min(n, collection.count()), include=[]
+                    query_embeddings=vector[None, :],
+                    n_results=min(n, collection.count()),
+                    include=[],
                 )
                 found += answer["ids"][0]
         return found

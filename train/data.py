@@ -71,7 +71,9 @@ def load_texts(store: Path, job: Path, source: str) -> tuple[dict[str, str], dic
     """
     inputs = {"cells": cells_fingerprint(store)}
     if source == "label":
-        return {row["profile_id"]: row["cell_type"] for row in load_profiles(store).to_pylist()}, inputs
+        return {
+            row["profile_id"]: row["cell_type"] for row in load_profiles(store).to_pylist()
+        }, inputs
     manifest = read_manifest(Path(job), "job")
     inputs["descriptions"] = manifest.fingerprint
     table = read_table(Path(job) / "descriptions.parquet", "descriptions")
@@ -111,7 +113,9 @@ def load_pairs(store: Path, texts: dict[str, str], split: str = "train") -> Pair
     text_index = {text: at for at, text in enumerate(distinct)}
     return Pairs(
         cell_uids=tuple(kept["cell_uid"].to_pylist()),
-        dataset=np.array([datasets.index(d) for d in kept["dataset_id"].to_pylist()], dtype=np.int64),
+        dataset=np.array(
+            [datasets.index(d) for d in kept["dataset_id"].to_pylist()], dtype=np.int64
+        ),
         row=kept["row"].to_numpy().astype(np.int64),
         text=np.array([text_index[texts[p]] for p in profile_ids], dtype=np.int64),
         texts=distinct,
@@ -147,7 +151,11 @@ def read_batch(
 
 
 def _tokens(
-    pairs: Pairs, dataset: int, rows: npt.NDArray[np.int64], config: TrainConfig, rng: np.random.Generator
+    pairs: Pairs,
+    dataset: int,
+    rows: npt.NDArray[np.int64],
+    config: TrainConfig,
+    rng: np.random.Generator,
 ) -> Tokens:
     return tokenise(
         pairs.matrices[dataset],

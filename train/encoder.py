@@ -1,6 +1,6 @@
 """The cell tower: a transformer over gene tokens, with the heads of masked gene modelling.
 
-Shape suffixes: B cells, T tokens, D model width, E text width, K bins.
+Shape suffixes: B cells, T tokens, D model width, E text width, K bins, Q query width.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class CellEncoder(nn.Module):
             return zero, zero
         target = tokens.bins[hidden] - 1
         gep = F.cross_entropy(self.gep(encoded.states[hidden]), target)
-        cell = self.gepc_cell(encoded.states[:, 0]).view(-1, self.n_bins, _QUERY_DIM)
-        query = self.gepc_query(self.gene(tokens.genes[hidden]))
-        logits = torch.einsum("mkq,mq->mk", cell[hidden.nonzero()[:, 0]], query)
+        cell_BKQ = self.gepc_cell(encoded.states[:, 0]).view(-1, self.n_bins, _QUERY_DIM)
+        query_BTQ = self.gepc_query(self.gene(tokens.genes))
+        logits = (query_BTQ @ cell_BKQ.transpose(1, 2))[hidden]
         return gep, F.cross_entropy(logits, target)

@@ -26,10 +26,25 @@ from okrcell.train.cra import CrossModalRobustAlignment
 from okrcell.train.data import Batch, Pairs, batch_order, load_pairs, load_texts, read_batch
 from okrcell.train.encoder import CellEncoder, mask_bins
 
-__all__ = ["train"]
+__all__ = ["describe", "train"]
 
 _RESUME, _HISTORY = "resume.safetensors", "history.json"
 _LOSS_NAMES = ("gep", "gepc", "align")
+
+
+def describe(store: Path, job: Path, config: TrainConfig) -> dict[str, Any]:
+    """Say what a run would train on, without writing anything."""
+    texts, _ = load_texts(store, job, config.text_source)
+    pairs = load_pairs(store, texts)
+    steps = len(batch_order(len(pairs), config.batch_size, config.seed, 0))
+    return {
+        "objective": config.objective,
+        "pairs": len(pairs),
+        "texts": len(pairs.texts),
+        "genes": len(pairs.vocabulary),
+        "steps": steps * config.epochs,
+        "tokens": int(config.epochs * sum(m.matrix.nnz for m in pairs.matrices)),
+    }
 
 
 def train(
@@ -155,7 +170,7 @@ class _Run:
                 fix="Lower the key 'lr', or look at these cells; the last checkpoint is kept.",
             )
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
         self.optimiser.step()
         if self.cra is not None:
@@ -188,7 +203,9 @@ class _Run:
         batch = min(self.config.batch_size, len(self.pairs))
         last = self.history[-1]["align"]
         if self.cra is None and abs(last - math.log(batch)) < 0.01:
-            say(f"warning: the alignment loss is still ln({batch}): cells and texts do not match at all")
+            say(
+                f"warning: the alignment loss is still ln({batch}): cells and texts do not match at all"
+            )
 
     def save(self, path: Path, identity: str) -> None:
         """Write the resume file."""
@@ -197,14 +214,21 @@ class _Run:
             tensors |= {f"cra.{k}": v for k, v in self.cra.state_dict().items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{k}": v for k, v in state.items()}
-        facts = {"identity": identity, "step": self.step, "sums": self.sums, "history": self.history}
+        facts = {
+            "identity": identity,
+            "step": self.step,
+            "sums": self.sums,
+            "history": self.history,
+        }
         save_state(path, tensors, facts)
 
     def load(self, path: Path, identity: str) -> None:
         """Continue from a resume file; one of another configuration or other data is left aside."""
         tensors, facts = read_state(path)
         if facts["identity"] != identity:
-            say("The unfinished run in this folder was made from other data or keys: starting anew.")
+            say(
+                "The unfinished run in this folder was made from other data or keys: starting anew."
+            )
             return
         self.encoder.load_state_dict(_below(tensors, "encoder."))
         if self.cra is not None:
@@ -221,5 +245,7 @@ class _Run:
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {
-        name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
     }

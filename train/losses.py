@@ -99,7 +99,9 @@ def gamma(progress: float, config: TrainConfig) -> float:
     return config.gamma_start + span * math.pow(progress, config.gamma_power)
 
 
-def sample_weights(difficulty_N: torch.Tensor, progress: float, config: TrainConfig) -> torch.Tensor:
+def sample_weights(
+    difficulty_N: torch.Tensor, progress: float, config: TrainConfig
+) -> torch.Tensor:
     """Return the progressive sample weights [N].
 
     Early, pairs above gamma are suppressed: exp(gamma - difficulty). Later hard pairs count for more:

@@ -38,7 +38,12 @@ class CellTextModel:
     """
 
     def __init__(
-        self, config: TrainConfig, encoder: CellEncoder, card: dict[str, Any], fingerprint: str, device: str
+        self,
+        config: TrainConfig,
+        encoder: CellEncoder,
+        card: dict[str, Any],
+        fingerprint: str,
+        device: str,
     ) -> None:
         self.config, self.fingerprint = config, fingerprint
         self.gene_ids: tuple[str, ...] = tuple(card["gene_ids"])
@@ -120,7 +125,9 @@ def _from_anndata(adata: AnnData) -> CellMatrix:
     matrix.eliminate_zeros()
     values = check_values(matrix, Path("AnnData.X"), 0) if matrix.nnz else "counts"
     totals = np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
-    names = [adata.var_names] + [adata.var[c] for c in ("ensembl_id", "feature_id") if c in adata.var]
+    names = [adata.var_names] + [
+        adata.var[c] for c in ("ensembl_id", "feature_id") if c in adata.var
+    ]
     report = max(
         (resolve_genes([str(n) for n in source], totals) for source in names),
         key=lambda found: len(found.gene_ids),

@@ -105,4 +105,5 @@ def _bin(values: npt.NDArray[np.float64], n_bins: int) -> npt.NDArray[np.int64]:
     low, span = values.min(), np.ptp(values)
     if span == 0:
         return np.ones(len(values), dtype=np.int64)
-    return 1 + np.minimum((values - low) / span * n_bins, n_bins - 1).astype(np.int64)
+    scaled = np.minimum((values - low) / span * n_bins, n_bins - 1)
+    return np.asarray(1 + scaled.astype(np.int64), dtype=np.int64)

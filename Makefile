@@ -1,0 +1,52 @@
+# quickstart and test do all set-up themselves; they need Python 3.11-3.13 with venv, make, and the package index.
+PYTHON ?= python3
+OUT ?= quickstart-out
+VENV := .venv
+TESTENV := .venv-test
+SOURCES := $(shell git ls-files '*.py' 'pyproject.toml' 'constraints.txt' 'corpus/data/*' 'evaluate/templates/*' 'examples/*' 2>/dev/null)
+
+.PHONY: quickstart test test-all lint bench clean
+
+# An editable install, for development, lint and the quickstart.
+$(VENV)/packages: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt --config-settings editable_mode=strict -e '.[dev]'
+	touch $@
+
+# Strict mode links the files that exist: link again when one comes or goes.
+$(VENV)/ready: $(VENV)/packages $(SOURCES)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --config-settings editable_mode=strict -e .
+	touch $@
+
+quickstart: $(VENV)/ready
+	$(VENV)/bin/okrcell quickstart --out $(OUT)
+
+# The wheel as a user gets it, in an environment of its own: tests run what was installed.
+$(TESTENV)/ready: $(SOURCES)
+	rm -rf $(TESTENV)/dist build
+	test -x $(TESTENV)/bin/python || $(PYTHON) -m venv $(TESTENV)
+	$(TESTENV)/bin/python -m pip install --quiet --upgrade pip
+	$(TESTENV)/bin/python -m pip install --quiet -c constraints.txt build
+	$(TESTENV)/bin/python -m build --quiet --wheel --outdir $(TESTENV)/dist .
+	$(TESTENV)/bin/python -m pip install --quiet -c constraints.txt "$$(ls $(TESTENV)/dist/*.whl)[dev]"
+	$(TESTENV)/bin/python -m pip install --quiet --force-reinstall --no-deps "$$(ls $(TESTENV)/dist/*.whl)"
+	rm -rf build *.egg-info
+	touch $@
+
+test: $(TESTENV)/ready
+	$(TESTENV)/bin/pytest -m "not slow and not browser"
+
+test-all: $(TESTENV)/ready
+	$(TESTENV)/bin/pytest --cov --cov-report=term
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy -p okrcell
+
+bench: $(VENV)/ready
+	$(VENV)/bin/python benchmarks/quickstart.py
+
+clean:
+	rm -rf $(VENV) $(TESTENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

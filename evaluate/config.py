@@ -1,0 +1,62 @@
+"""Configuration of the evaluate stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from okrcell.config import StageConfig
+
+__all__ = ["TASKS", "EvaluateConfig", "Task"]
+
+Task = Literal["clustering", "annotation", "batch", "few_shot", "zero_shot", "retrieval"]
+TASKS: tuple[Task, ...] = (
+    "clustering",
+    "annotation",
+    "batch",
+    "few_shot",
+    "zero_shot",
+    "retrieval",
+)
+
+
+class EvaluateConfig(StageConfig):
+    """Keys of the TOML table ``[evaluate]``.
+
+    Attributes
+    ----------
+    tasks
+        Which of the six tasks to run; they run and are reported in the order of ``TASKS``.
+    seeds
+        Number of Leiden seeds, and of subsamples behind the intervals of the batch task.
+    bootstrap
+        Resamples behind every other interval (percentile, 95 %).
+    episodes, shots
+        Few-shot draws per K, and the values of K (the paper: 1, 5, 9).
+    resolutions
+        Leiden resolutions to choose from.
+    n_neighbors
+        Neighbours of the clustering graph and of the kNN probe.
+    fold, max_folds
+        Retrieval is scored on folds of this many pairs (the paper: five of 1000).
+    max_cells
+        Clustering and batch metrics are quadratic: beyond this they see a seeded subsample.
+    embedder
+        Frozen text embedder of the ``pca+ridge`` baselines.
+    seed
+        First seed; everything random derives from it.
+    """
+
+    tasks: tuple[Task, ...] = TASKS
+    seeds: int = Field(default=5, ge=1, le=100)
+    bootstrap: int = Field(default=1000, ge=100)
+    episodes: int = Field(default=20, ge=20)
+    shots: tuple[int, ...] = (1, 5, 9)
+    resolutions: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(1, 21))
+    n_neighbors: int = Field(default=15, ge=2)
+    fold: int = Field(default=1000, ge=2)
+    max_folds: int = Field(default=5, ge=1)
+    max_cells: int = Field(default=10_000, ge=100)
+    embedder: str = "minilm"
+    seed: int = Field(default=0, ge=0)

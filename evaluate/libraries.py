@@ -1,0 +1,28 @@
+"""Heavy libraries, imported late and without their import-time chatter."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from types import ModuleType
+
+__all__ = ["scanpy", "scib_metrics"]
+
+
+def scanpy() -> ModuleType:
+    """Return scanpy (about 3 s)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # umap-learn warns that tensorflow is not installed
+        import scanpy as module
+        import umap  # noqa: F401  (scanpy imports it at first use, outside of this silence)
+    return module  # type: ignore[no-any-return]
+
+
+def scib_metrics() -> ModuleType:
+    """Return scib-metrics (6 to 20 s)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root_level = logging.getLogger().level
+        import scib_metrics as module
+    logging.getLogger().setLevel(root_level)  # jax changes it
+    return module  # type: ignore[no-any-return]

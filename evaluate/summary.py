@@ -1,0 +1,242 @@
+"""Results in words: headline numbers, who is ahead beyond the intervals, and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from okrcell.evaluate.run import MAIN, RESULTS
+from okrcell.schemas import read_table
+
+__all__ = [
+    "METRIC_NAMES",
+    "TASK_NAMES",
+    "clear_best",
+    "format_value",
+    "headline",
+    "load_results",
+    "metric_name",
+    "verdict",
+]
+
+Cell = Mapping[str, Any]
+
+TASK_NAMES = {
+    "clustering": "Clustering",
+    "annotation": "Annotation",
+    "batch": "Batch correction",
+    "few_shot": "Few-shot annotation",
+    "zero_shot": "Zero-shot annotation",
+    "retrieval": "Retrieval",
+}
+
+METRIC_NAMES = {
+    "ari": "ARI",
+    "ami": "AMI",
+    "nmi": "NMI",
+    "asw_cell": "ASW cell",
+    "avg_bio": "AvgBIO",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro-F1",
+    "top3": "Top-3 accuracy",
+    "ontology_credit": "Ontology credit",
+    "isolated_labels": "Isolated labels",
+    "kmeans_nmi": "KMeans NMI",
+    "kmeans_ari": "KMeans ARI",
+    "silhouette_label": "Silhouette, label",
+    "clisi": "cLISI",
+    "silhouette_batch": "Silhouette, batch",
+    "graph_connectivity": "Graph connectivity",
+    "pcr_comparison": "PCR comparison",
+    "ilisi": "iLISI",
+    "kbet": "kBET",
+    "avg_bio_b": "AvgBIO-B",
+    "avg_batch": "AvgBATCH",
+    "median_rank": "Median rank (lower is better)",
+}
+
+_SCOPE_NAMES = {
+    "seen": "seen types",
+    "unseen": "unseen types among all",
+    "unseen_only": "unseen types among unseen",
+    "all": "all types",
+    "linear": "linear probe",
+    "knn": "kNN",
+    "best": "resolution chosen by label",
+    "label-free": "label-free resolution",
+}
+
+_HEADLINE = (
+    ("clustering", "avg_bio (label-free)"),
+    ("annotation", "accuracy (linear)"),
+    ("annotation", "macro_f1 (linear)"),
+    ("batch", "avg_bio_b"),
+    ("batch", "avg_batch"),
+    ("few_shot", "accuracy (prototype, K=1)"),
+    ("few_shot", "accuracy (prototype, K=5)"),
+    ("zero_shot", "accuracy (seen)"),
+    ("zero_shot", "accuracy (unseen)"),
+    ("zero_shot", "macro_f1 (all)"),
+    ("retrieval", "R@1 (cell to text, graded)"),
+    ("retrieval", "R@10 (cell to text, strict)"),
+)
+_REFERENCES = frozenset({"duplicate ceiling", "chance"})
+
+
+def load_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of an evaluation's results table."""
+    rows: list[dict[str, Any]] = read_table(folder / RESULTS, "results").to_pylist()
+    return rows
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name for people: ``accuracy (seen)`` becomes ``Accuracy, seen types``."""
+    base, _, scope = metric.partition(" (")
+    scope = scope.rstrip(")")
+    name = METRIC_NAMES.get(base, base)
+    return f"{name}, {_SCOPE_NAMES.get(scope, scope)}" if scope else name
+
+
+def format_value(cell: Cell | None) -> str:
+    """Return ``0.712 [0.66, 0.77]``, or a dash."""
+    if cell is None or cell["value"] is None:
+        return "–"
+    if cell["low"] is None or cell["low"] == cell["high"]:
+        return f"{cell['value']:.3f}"
+    return f"{cell['value']:.3f} [{cell['low']:.2f}, {cell['high']:.2f}]"
+
+
+def headline(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line per headline number that was measured, with the values of all methods."""
+    lines = []
+    for task, metric in _HEADLINE:
+        values = {
+            row["method"]: {
+                "value": row["value"],
+                "low": row["ci_low"],
+                "high": row["ci_high"],
+                "n": row["n"],
+            }
+            for row in rows
+            if row["task"] == task and row["metric"] == metric
+        }
+        if values:
+            lines.append(
+                {
+                    "task": task,
+                    "task_name": TASK_NAMES[task],
+                    "metric": metric,
+                    "metric_name": metric_name(metric),
+                    "values": values,
+                    "best": clear_best(values),
+                }
+            )
+    return lines
+
+
+def clear_best(values: Mapping[str, Cell], *, lower_is_better: bool = False) -> str | None:
+    """Return the best method if its interval overlaps with no other's, else None.
+
+    Ceilings and chance are no competitors.
+    """
+    sign = -1.0 if lower_is_better else 1.0
+    spans = {}
+    for name, cell in values.items():
+        if name in _REFERENCES or cell["value"] is None:
+            continue
+        ends = [cell[key] if cell[key] is not None else cell["value"] for key in ("low", "high")]
+        spans[name] = (
+            sign * cell["value"],
+            min(sign * e for e in ends),
+            max(sign * e for e in ends),
+        )
+    if len(spans) < 2:
+        return None
+    best = max(spans, key=lambda name: spans[name][0])
+    is_clear = all(spans[best][1] > high for name, (_, _, high) in spans.items() if name != best)
+    return best if is_clear else None
+
+
+def compare(line: Mapping[str, Any], other: str) -> str | None:
+    """Say whether the model is ``ahead``, ``behind`` or ``level`` with another method, by intervals."""
+    mine, theirs = line["values"].get(MAIN), line["values"].get(other)
+    if not mine or not theirs or None in (mine["low"], theirs["low"]):
+        return None
+    if mine["low"] > theirs["high"]:
+        return "ahead"
+    return "behind" if theirs["low"] > mine["high"] else "level"
+
+
+def verdict(
+    rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any], twins: Sequence[str]
+) -> list[str]:
+    """Return sentences that follow from the numbers alone, the good and the bad."""
+    lines = headline(rows)
+    standing: dict[str, list[tuple[Mapping[str, Any], list[str]]]] = {
+        "ahead": [],
+        "behind": [],
+        "level": [],
+    }
+    for line in lines:
+        if MAIN not in line["values"]:
+            continue
+        seen = {
+            name: compare(line, name) for name in line["values"] if name not in {MAIN, *_REFERENCES}
+        }
+        better = [name for name, how in seen.items() if how == "behind"]
+        how = "behind" if better else "ahead" if line["best"] == MAIN else "level"
+        standing[how].append((line, better))
+    total = sum(map(len, standing.values()))
+    unseen = len(data["unseen"])
+    said = [
+        f"On {data['n_test']} test cells of {data['dataset']} ({len(data['test_types'])} types, "
+        f"{unseen} of them never trained on), {MAIN} is ahead of every other method beyond the 95 % "
+        f"intervals in {len(standing['ahead'])} of {total} headline numbers, behind at least one in "
+        f"{len(standing['behind'])}, and not to be told apart from the best in {len(standing['level'])}."
+    ]
+    zero = {line["metric"]: line for line in lines if line["task"] == "zero_shot"}
+    said += _zero_shot_sentence(zero, len(data["test_types"]))
+    if standing["behind"]:
+        worse = [
+            f"{line['task_name'].lower()} ({line['metric_name']}: {_best_of(line, names)})"
+            for line, names in standing["behind"]
+        ]
+        said.append(f"It is behind in {'; '.join(worse)}.")
+    for twin in twins:
+        counts = [compare(line, twin) for line in lines]
+        known = [how for how in counts if how]
+        if known:
+            said.append(
+                f"Against {twin}: ahead in {known.count('ahead')}, behind in {known.count('behind')}, "
+                f"level in {known.count('level')} of {len(known)}."
+            )
+    return said
+
+
+def _zero_shot_sentence(zero: Mapping[str, Mapping[str, Any]], n_types: int) -> list[str]:
+    parts = []
+    for metric, words in (("accuracy (seen)", "seen types"), ("accuracy (unseen)", "unseen types")):
+        values = zero.get(metric, {}).get("values", {})
+        if MAIN in values:
+            others = {name: cell for name, cell in values.items() if name != MAIN}
+            best = max(others, key=lambda name: others[name]["value"]) if others else None
+            beside = f"; best other, {best}: {others[best]['value']:.2f}" if best else ""
+            parts.append(f"{_short(values[MAIN])} of cells of {words}{beside}")
+    if not parts:
+        return []
+    return [
+        f"Without one labelled cell it names the right type among {n_types} for {', and for '.join(parts)}."
+    ]
+
+
+def _best_of(line: Mapping[str, Any], names: Sequence[str]) -> str:
+    best = max(names, key=lambda name: line["values"][name]["value"])
+    return f"{line['values'][MAIN]['value']:.2f}, {best} {line['values'][best]['value']:.2f}"
+
+
+def _short(cell: Cell) -> str:
+    if cell["low"] is None or not math.isfinite(cell["low"]):
+        return f"{cell['value']:.2f}"
+    return f"{cell['value']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})"
