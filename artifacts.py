@@ -136,6 +136,12 @@ def atomic_write(target: Path, content: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what a killed writer left half-written; the caller holds the lock."""
+    for leftover in folder.glob(f".*{TEMP_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -174,8 +180,7 @@ def writing(folder: Path, kind: str, *, timeout_s: float = 5.0) -> Iterator[Path
                 fix="Wait for it to finish, or choose another folder with --out.",
             ) from None
     try:
-        for leftover in folder.glob(f".*{TEMP_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+        _sweep(folder)
         if not (folder / MARKER).exists():
             marker = {"okrcell": kind, "schema_version": FOLDER_VERSION}
             atomic_write(folder / MARKER, json.dumps(marker) + "\n")
@@ -255,6 +260,7 @@ def invalidate(folder: Path) -> None:
     """Make a folder count as unfinished, before any of its files is replaced."""
     with storage_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         if (folder / MANIFEST).exists():
             (folder / MANIFEST).unlink()
             _sync_folder(folder)

@@ -118,7 +118,7 @@ def _explain(cls: type[StageConfig], stage: str, where: str, error: ValidationEr
     return ConfigError(
         f"{where} [{stage}] {key}",
         found=repr(first["input"]),
-        expected=first["msg"],
+        expected=first["msg"].removeprefix("Input should be "),
         fix="Correct the value.",
     )
 

@@ -122,7 +122,7 @@ def dots(
     title: str,
 ) -> Markup:
     """Return one row per method: its value in [0, 1] as a mark, its interval as a bar."""
-    width, left, top, step = 350.0, 112.0, 30.0, 24.0
+    width, left, top, step = 350.0, 116.0, 30.0, 24.0
     height = top + step * len(values) + 26
 
     def at_x(value: float) -> float:
@@ -136,7 +136,7 @@ def dots(
     for row, (name, (value, low, high)) in enumerate(values.items()):
         colour, mark, _ = style_of(styles.get(name, len(PALETTE) - 1))
         y = top + step * (row + 0.5)
-        body.append(_text(left - 8, y + 4, name, "end"))
+        body.append(_text(left - 12, y + 4, name, "end"))
         if low is not None and high is not None:
             body.append(_bar(at_x(low), y, at_x(high), y, colour))
         body.append(_mark(mark, at_x(value), y, 4.6, colour))
@@ -145,15 +145,20 @@ def dots(
 
 
 def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str) -> Markup:
-    """Return a confusion matrix [T, T], rows true; shade is the share of the row, text the count."""
-    cell, left, top = 30.0, 168.0, 30.0
+    """Return a confusion matrix [T, T], rows true; shade is the share of the row, text the count.
+
+    Columns carry the numbers of the rows, so that long names are written once and in full.
+    """
+    cell, top = 30.0, 50.0
+    left = 40.0 + 6.3 * max(len(label) for label in labels)
     n = len(labels)
-    foot = top + cell * n
     body = [_text(4, 16, title, "start", "h")]
     for row, counts in enumerate(matrix):
         total = sum(counts)
         y = top + cell * row
-        body.append(_text(left - 6, y + cell / 2 + 4, _short(labels[row]), "end"))
+        body.append(_text(left - 30, y + cell / 2 + 4, labels[row], "end"))
+        body.append(_text(left - 8, y + cell / 2 + 4, str(row + 1), "end", "h"))
+        body.append(_text(left + cell * (row + 0.5), top - 7, str(row + 1), "middle", "h"))
         for column, count in enumerate(counts):
             share = count / total if total else 0.0
             x = left + cell * column
@@ -164,16 +169,8 @@ def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str) 
             if count:
                 tone = "inv" if share > 0.5 else ""
                 body.append(_text(x + cell / 2 - 0.5, y + cell / 2 + 4, str(count), "middle", tone))
-    for column, label in enumerate(labels):
-        x = left + cell * (column + 0.5)
-        body.append(
-            f'<text class="t" transform="translate({x - 3:g},{foot + 10:g}) rotate(45)">{escape(_short(label))}</text>'
-        )
-    return _svg(left + cell * n + 92, foot + 128, body, title, scroll=True)
-
-
-def _short(label: str, limit: int = 24) -> str:
-    return label if len(label) <= limit else label[: limit - 1] + "…"
+    width = max(left + cell * n + 4, 12 + 7.4 * len(title))
+    return _svg(width, top + cell * n + 6, body, title, scroll=True)
 
 
 def _y_grid(at_y: object, left: float, width: float) -> list[str]:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from okrcell import __version__
 from okrcell.artifacts import atomic_write, read_manifest
 from okrcell.evaluate import figures
 from okrcell.evaluate.config import TASKS
@@ -29,7 +30,6 @@ __all__ = ["highlight", "write_report"]
 Details = Mapping[str, Any]
 
 _PACKAGES = (
-    "okrcell",
     "numpy",
     "torch",
     "scikit-learn",
@@ -91,6 +91,7 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
     styles = {name: index for index, name in enumerate(names)}
     twins = [name for name in details["runs"] if name != MAIN]
     lines = headline(rows)
+    out_html.parent.mkdir(parents=True, exist_ok=True)
     page = _environment().get_template("report.html.j2")
     html = page.render(
         title=context.get("title", "okrcell evaluation"),
@@ -110,7 +111,7 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
                 "id": task,
                 "name": TASK_NAMES[task],
                 "asked": _ASKED[task],
-                "read": _READ[task],
+                "read": [_READ[task], *_remarks(task, details)],
                 "tables": _tables(task, rows, names),
                 "figures": _FIGURES[task](details, styles, rows),
             }
@@ -148,8 +149,6 @@ def _environment() -> Any:
 def _tables(task: str, rows: Sequence[Details], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return the task's full tables: metrics down, methods across; long tasks in groups."""
     mine = [row for row in rows if row["task"] == task]
-    present = {row["method"] for row in mine}
-    methods = [name for name in (*names, *_REFERENCES) if name in present]
     groups: dict[str, list[dict[str, Any]]] = {}
     for metric in dict.fromkeys(row["metric"] for row in mine):
         values = {
@@ -163,26 +162,50 @@ def _tables(task: str, rows: Sequence[Details], names: Sequence[str]) -> list[di
             if row["metric"] == metric
         }
         base, _, scope = metric.partition(" (")
-        scope = scope.rstrip(")")
-        group = scope if task in {"zero_shot", "retrieval", "clustering", "annotation"} else ""
-        label = METRIC_NAMES.get(base, base) if group else metric_name(metric)
+        group = scope.rstrip(")") if task not in {"batch", "few_shot"} else ""
         groups.setdefault(group, []).append(
             {
-                "metric": label,
+                "metric": METRIC_NAMES.get(base, base) if group else metric_name(metric),
                 "n": max(cell["n"] for cell in values.values()),
                 "values": values,
-                "best": clear_best(values, lower_is_better=base == "median_rank"),
-                "is_share": base != "median_rank",
+                "best": clear_best(metric, values),
             }
         )
-    return [
-        {
-            "caption": metric_name(f"x ({group})")[3:].capitalize() if group else "",
-            "methods": methods,
-            "rows": part,
-        }
-        for group, part in groups.items()
-    ]
+    tables = []
+    for group, part in groups.items():
+        present = {name for row in part for name in row["values"]}
+        caption = metric_name(f"x ({group})").removeprefix("x, ") if group else ""
+        tables.append(
+            {
+                "caption": caption[:1].upper() + caption[1:],
+                "methods": [name for name in (*names, *_REFERENCES) if name in present],
+                "rows": part,
+            }
+        )
+    return tables
+
+
+def _remarks(task: str, details: Details) -> list[str]:
+    """Return what the reader should know of this task on these data."""
+    mine = details["tasks"][task]
+    if task == "clustering":
+        part = mine[MAIN]["label-free"]
+        return [
+            f"Label-free, {MAIN}: resolutions {', '.join(f'{r:g}' for r in part['resolution'])} gave "
+            f"{', '.join(map(str, part['n_clusters']))} clusters for {mine[MAIN]['n_types']} types."
+        ]
+    if task == "batch":
+        sizes = [f"{name or '(none)'}: {n} cells" for name, n in mine[MAIN]["batches"].items()]
+        return [f"Batches as the data name them: {'; '.join(sizes)}."]
+    if task == "few_shot":
+        return [
+            f"K = {k}: left out for too few cells: {', '.join(names)}."
+            for k, names in mine[MAIN]["dropped"].items()
+            if names
+        ]
+    if task == "retrieval":
+        return [f"{mine[MAIN]['n_folds']} fold(s) of {mine[MAIN]['fold']} pairs."]
+    return []
 
 
 def _values(
@@ -241,12 +264,7 @@ def _few_shot(details: Details, styles: Mapping[str, int], rows: Sequence[Detail
 
 
 def _zero_shot(details: Details, styles: Mapping[str, int], rows: Sequence[Details]) -> list[Any]:
-    wanted = (
-        "accuracy (seen)",
-        "accuracy (unseen)",
-        "accuracy (unseen_only)",
-        "ontology_credit (all)",
-    )
+    wanted = ("accuracy (seen)", "accuracy (unseen)", "accuracy (unseen_only)")
     panels = _panels("zero_shot", wanted, styles, rows)
     table = details["tasks"]["zero_shot"][MAIN]
     labels = [f"{name} *" if name in table["unseen"] else name for name in table["labels"]]
@@ -356,7 +374,7 @@ def highlight(text: str, quote: str) -> tuple[str, str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"okrcell": __version__}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)

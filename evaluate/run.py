@@ -117,7 +117,7 @@ def run(
     manifest = current_manifest(out, KIND, config=settings, inputs=inputs)
     if manifest is not None:
         return {"reused": True, "out": str(out), **manifest.facts}
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with writing(out, KIND):
         invalidate(out)

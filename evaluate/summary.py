@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +82,9 @@ _HEADLINE = (
     ("retrieval", "R@10 (cell to text, strict)"),
 )
 _REFERENCES = frozenset({"duplicate ceiling", "chance"})
+_MIXING = frozenset(
+    {"avg_batch", "silhouette_batch", "graph_connectivity", "pcr_comparison", "ilisi", "kbet"}
+)
 
 
 def load_results(folder: Path) -> list[dict[str, Any]]:
@@ -104,8 +106,8 @@ def format_value(cell: Cell | None) -> str:
     if cell is None or cell["value"] is None:
         return "–"
     if cell["low"] is None or cell["low"] == cell["high"]:
-        return f"{cell['value']:.3f}"
-    return f"{cell['value']:.3f} [{cell['low']:.2f}, {cell['high']:.2f}]"
+        return f"{cell['value']:z.3f}"
+    return f"{cell['value']:z.3f} [{cell['low']:z.2f}, {cell['high']:z.2f}]"
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -130,21 +132,26 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "metric": metric,
                     "metric_name": metric_name(metric),
                     "values": values,
-                    "best": clear_best(values),
+                    "best": clear_best(metric, values),
                 }
             )
     return lines
 
 
-def clear_best(values: Mapping[str, Cell], *, lower_is_better: bool = False) -> str | None:
-    """Return the best method if its interval overlaps with no other's, else None.
+def no_rivals(metric: str) -> frozenset[str]:
+    """Return the methods that a metric's winner need not beat.
 
-    Ceilings and chance are no competitors.
+    Ceilings and chance are references; random vectors mix batches perfectly and know nothing else.
     """
-    sign = -1.0 if lower_is_better else 1.0
+    return _REFERENCES | {"random"} if metric in _MIXING else _REFERENCES
+
+
+def clear_best(metric: str, values: Mapping[str, Cell]) -> str | None:
+    """Return the best method if its interval overlaps with no rival's, else None."""
+    sign = -1.0 if metric.startswith("median_rank") else 1.0
     spans = {}
     for name, cell in values.items():
-        if name in _REFERENCES or cell["value"] is None:
+        if name in no_rivals(metric) or cell["value"] is None:
             continue
         ends = [cell[key] if cell[key] is not None else cell["value"] for key in ("low", "high")]
         spans[name] = (
@@ -173,70 +180,65 @@ def verdict(
     rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any], twins: Sequence[str]
 ) -> list[str]:
     """Return sentences that follow from the numbers alone, the good and the bad."""
-    lines = headline(rows)
-    standing: dict[str, list[tuple[Mapping[str, Any], list[str]]]] = {
-        "ahead": [],
-        "behind": [],
-        "level": [],
-    }
+    lines = [line for line in headline(rows) if MAIN in line["values"]]
+    ahead = [line for line in lines if line["best"] == MAIN]
+    behind: dict[str, str] = {}
+    n_behind = 0
     for line in lines:
-        if MAIN not in line["values"]:
-            continue
-        seen = {
-            name: compare(line, name) for name in line["values"] if name not in {MAIN, *_REFERENCES}
-        }
-        better = [name for name, how in seen.items() if how == "behind"]
-        how = "behind" if better else "ahead" if line["best"] == MAIN else "level"
-        standing[how].append((line, better))
-    total = sum(map(len, standing.values()))
-    unseen = len(data["unseen"])
+        rivals = set(line["values"]) - {MAIN} - no_rivals(line["metric"])
+        better = [name for name in sorted(rivals) if compare(line, name) == "behind"]
+        if better:
+            n_behind += 1
+            behind.setdefault(line["task"], _behind_words(line, better))
+    total, level = len(lines), len(lines) - len(ahead) - n_behind
     said = [
         f"On {data['n_test']} test cells of {data['dataset']} ({len(data['test_types'])} types, "
-        f"{unseen} of them never trained on), {MAIN} is ahead of every other method beyond the 95 % "
-        f"intervals in {len(standing['ahead'])} of {total} headline numbers, behind at least one in "
-        f"{len(standing['behind'])}, and not to be told apart from the best in {len(standing['level'])}."
+        f"{len(data['unseen'])} of them never trained on), {MAIN} is the best method beyond the 95 % "
+        f"intervals in {len(ahead)} of {total} headline numbers, behind at least one other in "
+        f"{n_behind}, and not to be told apart from the best in {level}."
     ]
-    zero = {line["metric"]: line for line in lines if line["task"] == "zero_shot"}
-    said += _zero_shot_sentence(zero, len(data["test_types"]))
-    if standing["behind"]:
-        worse = [
-            f"{line['task_name'].lower()} ({line['metric_name']}: {_best_of(line, names)})"
-            for line, names in standing["behind"]
-        ]
-        said.append(f"It is behind in {'; '.join(worse)}.")
+    said += _zero_shot_sentence(
+        {line["metric"]: line for line in lines if line["task"] == "zero_shot"},
+        len(data["test_types"]),
+    )
+    if ahead:
+        won = [f"{line['task_name'].lower()} ({line['metric_name']})" for line in ahead]
+        said.append(f"Best in {'; '.join(won)}.")
+    if behind:
+        said.append(f"Behind in {'; '.join(behind.values())}.")
     for twin in twins:
-        counts = [compare(line, twin) for line in lines]
-        known = [how for how in counts if how]
+        known = [how for how in (compare(line, twin) for line in lines) if how]
         if known:
             said.append(
                 f"Against {twin}: ahead in {known.count('ahead')}, behind in {known.count('behind')}, "
-                f"level in {known.count('level')} of {len(known)}."
+                f"level in {known.count('level')} of {len(known)} headline numbers."
             )
     return said
 
 
+def _behind_words(line: Mapping[str, Any], better: Sequence[str]) -> str:
+    best = max(better, key=lambda name: line["values"][name]["value"])
+    return (
+        f"{line['task_name'].lower()} ({line['metric_name']} {line['values'][MAIN]['value']:.2f}; "
+        f"{best} {line['values'][best]['value']:.2f})"
+    )
+
+
 def _zero_shot_sentence(zero: Mapping[str, Mapping[str, Any]], n_types: int) -> list[str]:
     parts = []
-    for metric, words in (("accuracy (seen)", "seen types"), ("accuracy (unseen)", "unseen types")):
+    for metric, words in (("accuracy (seen)", "seen"), ("accuracy (unseen)", "unseen")):
         values = zero.get(metric, {}).get("values", {})
         if MAIN in values:
             others = {name: cell for name, cell in values.items() if name != MAIN}
             best = max(others, key=lambda name: others[name]["value"]) if others else None
-            beside = f"; best other, {best}: {others[best]['value']:.2f}" if best else ""
-            parts.append(f"{_short(values[MAIN])} of cells of {words}{beside}")
+            beside = f"; best other, {best}: {others[best]['value']:.0%}" if best else ""
+            parts.append(f"{_percent(values[MAIN])} of the cells of {words} types{beside}")
     if not parts:
         return []
     return [
-        f"Without one labelled cell it names the right type among {n_types} for {', and for '.join(parts)}."
+        f"Without one labelled cell it names the right one of {n_types} types for {', and for '.join(parts)}."
     ]
 
 
-def _best_of(line: Mapping[str, Any], names: Sequence[str]) -> str:
-    best = max(names, key=lambda name: line["values"][name]["value"])
-    return f"{line['values'][MAIN]['value']:.2f}, {best} {line['values'][best]['value']:.2f}"
-
-
-def _short(cell: Cell) -> str:
-    if cell["low"] is None or not math.isfinite(cell["low"]):
-        return f"{cell['value']:.2f}"
-    return f"{cell['value']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})"
+def _percent(cell: Cell) -> str:
+    return f"{cell['value']:.0%} (interval {cell['low']:.0%} to {cell['high']:.0%})"

@@ -89,7 +89,7 @@ class CellTextModel:
                     columns,
                     n_bins=self.config.n_bins,
                     max_genes=self.config.max_genes,
-                    rng=np.random.default_rng(0),
+                    rng=None,
                 )
                 on_device = type(tokens)(*(field.to(self._device) for field in tokens))
                 vectors[rows] = self._encoder(on_device).cell.cpu().numpy()

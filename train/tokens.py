@@ -63,7 +63,7 @@ def tokenise(
     *,
     n_bins: int,
     max_genes: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None,
 ) -> Tokens:
     """Tokenise some rows of a matrix.
 
@@ -75,7 +75,8 @@ def tokenise(
     columns
         Result of :func:`column_tokens`.
     rng
-        Chooses ``max_genes`` genes of a cell that has more.
+        Chooses ``max_genes`` genes of a cell that has more. None (inference) takes a choice that
+        depends on the genes alone, so that neither their order nor the batch matters.
     """
     picked = []
     for row in rows:
@@ -84,7 +85,8 @@ def tokenise(
         values = np.asarray(cells.matrix.data[part], dtype=np.float64)
         keep = np.flatnonzero(genes >= 0)
         if len(keep) > max_genes:
-            keep = np.sort(rng.choice(keep, max_genes, replace=False))
+            drawn = _scatter(genes[keep]) if rng is None else rng.random(len(keep))
+            keep = np.sort(keep[np.argsort(drawn, kind="stable")[:max_genes]])
         values = np.log1p(values[keep]) if cells.values == "counts" else values[keep]
         picked.append((genes[keep], _bin(values, n_bins)))
     width = 1 + max((len(genes) for genes, _ in picked), default=0)
@@ -97,6 +99,11 @@ def tokenise(
         tokens.genes[at, 1 : 1 + len(genes)] = torch.from_numpy(genes + N_SPECIAL)
         tokens.bins[at, 1 : 1 + len(genes)] = torch.from_numpy(bins)
     return tokens
+
+
+def _scatter(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Spread token numbers over 32 bits (Knuth's multiplicative hash): a fixed, arbitrary order."""
+    return tokens * 2654435761 % 2**32
 
 
 def _bin(values: npt.NDArray[np.float64], n_bins: int) -> npt.NDArray[np.int64]:
