@@ -89,7 +89,7 @@ def batch_correction(
     listed = ",".join(map(str, seeds))
     for metric, value in values.items():
         half = _half_width([part[metric] for part in parts])
-        low, high = max(0.0, value - half), min(1.0, value + half)
+        low, high = np.clip([value - half, value + half], 0.0, 1.0).tolist()
         result.rows.append(Row("batch", name, metric, value, low, high, len(cells), listed))
     counts = np.unique(batches, return_counts=True)
     result.details = {"batches": {str(k): int(v) for k, v in zip(*counts, strict=True)}}

@@ -72,8 +72,8 @@ def leiden(
 ) -> NDArray[np.intp]:
     """Return Leiden clusters int [seeds, resolutions, N] of one neighbour graph.
 
-    The same as ``scanpy.tl.leiden(flavor="igraph", n_iterations=2, directed=False)``, without
-    building the graph anew for every resolution and seed.
+    The algorithm, graph and objective of ``scanpy.tl.leiden(flavor="igraph", n_iterations=2,
+    directed=False)``, without building the graph anew for every resolution and seed.
     """
     import igraph
 

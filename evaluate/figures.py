@@ -147,16 +147,14 @@ def dots(
 def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str) -> Markup:
     """Return a confusion matrix [T, T], rows true; shade is the share of the row, text the count.
 
-    Columns carry the numbers of the rows, so that long names are written once and in full.
+    Rows and columns are numbered; the names stand in a list beside it, in full.
     """
-    cell, top = 30.0, 50.0
-    left = 40.0 + 6.3 * max(len(label) for label in labels)
+    cell, left, top = 30.0, 26.0, 24.0
     n = len(labels)
-    body = [_text(4, 16, title, "start", "h")]
+    body = []
     for row, counts in enumerate(matrix):
         total = sum(counts)
         y = top + cell * row
-        body.append(_text(left - 30, y + cell / 2 + 4, labels[row], "end"))
         body.append(_text(left - 8, y + cell / 2 + 4, str(row + 1), "end", "h"))
         body.append(_text(left + cell * (row + 0.5), top - 7, str(row + 1), "middle", "h"))
         for column, count in enumerate(counts):
@@ -169,8 +167,11 @@ def heatmap(labels: Sequence[str], matrix: Sequence[Sequence[int]], title: str) 
             if count:
                 tone = "inv" if share > 0.5 else ""
                 body.append(_text(x + cell / 2 - 0.5, y + cell / 2 + 4, str(count), "middle", tone))
-    width = max(left + cell * n + 4, 12 + 7.4 * len(title))
-    return _svg(width, top + cell * n + 6, body, title, scroll=True)
+    drawn = _svg(left + cell * n + 4, top + cell * n + 6, body, title, scroll=True)
+    names = "".join(f"<li>{escape(label)}</li>" for label in labels)
+    return Markup(  # noqa: S704  (title and names are escaped)
+        f'<div class="matrix"><h4>{escape(title)}</h4><div class="scroll">{drawn}</div><ol>{names}</ol></div>'
+    )
 
 
 def _y_grid(at_y: object, left: float, width: float) -> list[str]:

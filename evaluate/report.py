@@ -51,8 +51,8 @@ _READ = {
     "clustering": "Leiden over a range of resolutions. “Chosen by label” takes the resolution that agrees best "
     "with the labels, as the paper does: it looks at the answer. “Label-free” takes the one with the best "
     "silhouette of its clusters. AvgBIO is the mean of ARI, NMI and ASW cell.",
-    "annotation": "Only test cells of types that occur in train. Logistic regression on standardised "
-    "dimensions, and kNN.",
+    "annotation": "Only test cells of types that occur in train. Logistic regression "
+    "(C = 1) on the scaled embedding, and kNN.",
     "batch": "AvgBIO-B is the mean of the first five indicators, AvgBATCH of the next three; iLISI and kBET "
     "stand beside them. PCR comparison is 0 for pca by definition. random mixes batches perfectly and "
     "knows no biology: read both columns. Intervals: delete-d jackknife over subsamples.",
@@ -177,7 +177,7 @@ def _tables(task: str, rows: Sequence[Details], names: Sequence[str]) -> list[di
         caption = metric_name(f"x ({group})").removeprefix("x, ") if group else ""
         tables.append(
             {
-                "caption": caption[:1].upper() + caption[1:],
+                "caption": caption if caption == "kNN" else caption[:1].upper() + caption[1:],
                 "methods": [name for name in (*names, *_REFERENCES) if name in present],
                 "rows": part,
             }

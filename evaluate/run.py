@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from okrcell.corpus.embedder import Embedder
     from okrcell.evaluate.examples import SnippetSource
 
-__all__ = ["KIND", "MAIN", "describe", "run"]
+__all__ = ["KIND", "MAIN", "describe", "n_steps", "run"]
 
 KIND = "evaluation"
 MAIN = "okrcell"
@@ -46,6 +46,7 @@ BASELINES = (
     "duplicate ceiling",
     "chance",
 )
+TEXT_BASELINES = frozenset({"pca+ridge", "pca+ridge-desc"})
 RESULTS, DETAILS, TIMINGS = "results.parquet", "details.json", "timings.json"
 
 _SMALL_TEST = 1000
@@ -254,7 +255,7 @@ def _task(
         if part.details:
             details[name] = part.details
 
-    of_cells = [method for method in found if not method.name.startswith("pca+")]
+    of_cells = [method for method in found if method.name not in TEXT_BASELINES]
     of_texts = [method for method in found if method.encode_text is not None]
     rows = _thinned(data.test, config)
     if task == "clustering":

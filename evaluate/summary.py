@@ -230,9 +230,13 @@ def _zero_shot_sentence(zero: Mapping[str, Mapping[str, Any]], n_types: int) -> 
         values = zero.get(metric, {}).get("values", {})
         if MAIN in values:
             others = {name: cell for name, cell in values.items() if name != MAIN}
+            mine = values[MAIN]
             best = max(others, key=lambda name: others[name]["value"]) if others else None
-            beside = f"; best other, {best}: {others[best]['value']:.0%}" if best else ""
-            parts.append(f"{_percent(values[MAIN])} of the cells of {words} types{beside}")
+            beside = f"; best other, {best}: {_percent(others[best]['value'])}" if best else ""
+            parts.append(
+                f"{_percent(mine['value'])} (interval {_percent(mine['low'])} to {_percent(mine['high'])}) "
+                f"of the cells of {words} types{beside}"
+            )
     if not parts:
         return []
     return [
@@ -240,5 +244,5 @@ def _zero_shot_sentence(zero: Mapping[str, Mapping[str, Any]], n_types: int) -> 
     ]
 
 
-def _percent(cell: Cell) -> str:
-    return f"{cell['value']:.0%} (interval {cell['low']:.0%} to {cell['high']:.0%})"
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -105,9 +105,13 @@ def sample_weights(
     """Return the progressive sample weights [N].
 
     Early, pairs above gamma are suppressed: exp(gamma - difficulty). Later hard pairs count for more:
-    1/2 + difficulty / gamma, at most 2. The paper names the two regimes; these forms are ours.
+    1/2 + difficulty / gamma, at most 2. The paper names the two regimes; these forms are ours, and so
+    is the division by their mean: at the start no pair is below gamma (a random one has ln(N + bank)
+    nats), and without it nothing would be learnt in the first fifth of the steps.
     """
     threshold = gamma(progress, config)
     if progress < config.hard_after:
-        return torch.exp((threshold - difficulty_N).clamp_max(0))
-    return (0.5 + difficulty_N / threshold).clamp_max(2)
+        weights = torch.exp((threshold - difficulty_N).clamp_max(0))
+    else:
+        weights = (0.5 + difficulty_N / threshold).clamp_max(2)
+    return weights / weights.mean().clamp_min(torch.finfo(weights.dtype).tiny)
