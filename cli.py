@@ -79,7 +79,7 @@ def quickstart(
     else:
         columns, rows = chain.summary_rows(result)
         console.table(
-            "Six tasks, test cells only (in brackets: 95 % interval)",
+            "Six tasks, test cells only",
             columns,
             rows,
             right=frozenset(range(2, len(columns))),

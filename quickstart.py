@@ -25,6 +25,8 @@ from okrcell.train.config import TrainConfig
 __all__ = ["make_input", "plan", "run", "summary_rows"]
 
 DATASET = "pbmc68k_reduced"
+MODEL = "okrcell"
+_REFERENCES = ("duplicate ceiling", "chance")
 KEEP_SHARE = 0.5
 FULL, THINNED = "full depth", "thinned (synthetic)"
 _COLUMNS = {"cell_type": "bulk_labels", "batch": "batch"}
@@ -53,7 +55,7 @@ class _Configs:
 
     def runs(self) -> dict[str, TrainConfig]:
         """Name to configuration: the model, and its twins that differ in one key."""
-        runs = {"okrcell": self.train, "label-text": self.train.replace(text_source="label")}
+        runs = {MODEL: self.train, "label-text": self.train.replace(text_source="label")}
         if self.train.objective != "infonce":
             runs["infonce"] = self.train.replace(objective="infonce")
         return runs
@@ -203,9 +205,9 @@ def _evaluate(
     from okrcell.evaluate.run import n_steps
     from okrcell.evaluate.run import run as evaluate
 
-    twins = {name: path for name, path in runs.items() if name != "okrcell"}
+    twins = {name: path for name, path in runs.items() if name != MODEL}
     with console.progress("Evaluating", n_steps(keys, len(runs)), "steps") as advance:
-        return evaluate(runs["okrcell"], store, job, out, keys, twins=twins, progress=advance)
+        return evaluate(runs[MODEL], store, job, out, keys, twins=twins, progress=advance)
 
 
 def _report(
@@ -272,22 +274,22 @@ def _commands() -> list[str]:
 
 
 def summary_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of the closing table."""
+    """Return the columns and rows of the closing table: values, and the model's own interval."""
     lines = result["headline"]
-    methods = list(dict.fromkeys(name for line in lines for name in line["values"]))
+    methods = [
+        name
+        for name in dict.fromkeys(name for line in lines for name in line["values"])
+        if name not in _REFERENCES
+    ]
     rows = []
     for line in lines:
         row = [line["task_name"], line["metric_name"]]
         for name in methods:
-            cell = line["values"].get(name)
-            row.append(_format(cell) if cell else "")
+            cell = line["values"].get(name, {"value": None})
+            row.append("" if cell["value"] is None else f"{cell['value']:.3f}")
+            if name == MODEL:
+                known = cell["value"] is not None and cell["low"] is not None
+                row.append(f"{cell['low']:.2f}-{cell['high']:.2f}" if known else "")
         rows.append(row)
-    return ["task", "metric", *methods], rows
-
-
-def _format(cell: dict[str, Any]) -> str:
-    value, low, high = cell["value"], cell["low"], cell["high"]
-    if value is None:
-        return ""
-    interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
-    return f"{value:.3f}{interval}"
+    columns = [part for name in methods for part in ([name, "95 %"] if name == MODEL else [name])]
+    return ["task", "metric", *columns], rows

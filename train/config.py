@@ -21,7 +21,7 @@ class Shape(NamedTuple):
 
 
 PRESETS = {
-    "tiny": Shape(64, 3, 4, 128),
+    "tiny": Shape(64, 2, 2, 128),
     "small": Shape(128, 4, 4, 128),
     "paper": Shape(128, 6, 4, 128),
     "base": Shape(512, 12, 8, 512),
