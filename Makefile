@@ -22,16 +22,15 @@ $(VENV)/ready: $(VENV)/packages $(SOURCES)
 quickstart: $(VENV)/ready
 	$(VENV)/bin/okrcell quickstart --out $(OUT)
 
-# The wheel as a user gets it, in an environment of its own: tests run what was installed.
+# The wheel as a user gets it (build/ also holds the links of the editable install: keep those), in an environment of its own: tests run what was installed.
 $(TESTENV)/ready: $(SOURCES)
-	rm -rf $(TESTENV)/dist build
+	rm -rf $(TESTENV)/dist build/lib build/bdist.*
 	test -x $(TESTENV)/bin/python || $(PYTHON) -m venv $(TESTENV)
 	$(TESTENV)/bin/python -m pip install --quiet --upgrade pip
 	$(TESTENV)/bin/python -m pip install --quiet -c constraints.txt build
 	$(TESTENV)/bin/python -m build --quiet --wheel --outdir $(TESTENV)/dist .
 	$(TESTENV)/bin/python -m pip install --quiet -c constraints.txt "$$(ls $(TESTENV)/dist/*.whl)[dev]"
 	$(TESTENV)/bin/python -m pip install --quiet --force-reinstall --no-deps "$$(ls $(TESTENV)/dist/*.whl)"
-	rm -rf build *.egg-info
 	touch $@
 
 test: $(TESTENV)/ready

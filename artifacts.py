@@ -2,7 +2,8 @@
 
 A folder of ours carries a marker file (``okrcell.json``) from its first moment, so that no command
 ever writes into somebody else's data, and a manifest (``manifest.json``) from its last, so that a
-folder without one counts as absent. Nothing in either depends on the clock: the same inputs give
+folder without one counts as absent. (Over 300 lines: claiming, writing and checking a folder are
+one protocol, and are read together.) Nothing in either depends on the clock: the same inputs give
 the same bytes.
 """
 
@@ -49,6 +50,9 @@ _STORAGE_ERRNOS = {
     errno.EROFS: "a read-only file system",
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
+    errno.EISDIR: "a folder where a file is to be written",
+    errno.ENOTDIR: "a file where a folder is to be",
+    errno.ENAMETOOLONG: "a name that is too long",
 }
 
 
@@ -109,7 +113,7 @@ def as_storage_error(error: BaseException, where: Path | str) -> StorageError | 
     return StorageError(
         getattr(error, "filename", None) or where,
         found=found,
-        expected="a writable folder with free space",
+        expected="a place that can be written to",
         fix="Free some space or choose another folder with --out, then run the same command again.",
     )
 

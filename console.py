@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["emit_json", "pairs", "plain", "progress", "say", "table"]
+__all__ = ["emit_json", "pairs", "plain", "progress", "say", "slug", "table"]
 
 _SHOW_AFTER_S = 2.0
 _PLAIN_EVERY_S = 10.0
@@ -159,3 +159,10 @@ def pairs(flag: str, values: list[str] | None) -> dict[str, str]:
             )
         found[name.strip()] = content.strip()
     return found
+
+
+def slug(name: str) -> str:
+    """Return a name that can be a folder: letters, digits, dots, dashes, underscores."""
+    import re
+
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")[:100] or "dataset"

@@ -95,6 +95,10 @@ class LabelError(DataError):
     """Labels that cannot be mapped to ontology terms, or too few cells or types to work with."""
 
 
+class LabelLeakError(DataError):
+    """An evaluation whose test cells may have been trained on."""
+
+
 # --- files between stages ----------------------------------------------------------------------
 
 

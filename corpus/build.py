@@ -30,7 +30,7 @@ from okrcell.corpus.config import CorpusConfig
 from okrcell.corpus.embedder import Embedder, load_embedder
 from okrcell.corpus.literature import read_notes
 from okrcell.corpus.store import build_index, index_identity, index_matches
-from okrcell.errors import ArtifactError, ManifestError
+from okrcell.errors import ArtifactError, DataError, ManifestError
 from okrcell.schemas import METADATA_FIELDS, TABLES, read_table, write_table
 
 __all__ = ["add_notes", "add_ontologies", "build", "init_store", "open_store", "status"]
@@ -195,6 +195,13 @@ def _write_knowledge(
     embedder: Embedder,
 ) -> Manifest:
     snippets = chunk_documents(documents, embedder, key["chunk_tokens"])
+    if not snippets.num_rows:
+        raise DataError(
+            folder.parent,
+            found="no text in any document",
+            expected="at least one sentence to search in",
+            fix="Add an ontology or notes that are not empty, then build again.",
+        )
     known = _read_vectors(folder, embedder)
     rows = [row for row in snippets.to_pylist() if row["snippet_id"] not in known]
     with progress("Embedding snippets", len(rows), "snippets") as advance:

@@ -1,7 +1,8 @@
 """Cells of an h5ad to a dataset of the store: checked, gene ids resolved, labels mapped, split assigned.
 
 Two steps: ``add_cells`` writes ``datasets/<id>`` (matrix, genes, label mappings, metadata per cell);
-``write_profiles`` gathers all datasets into ``cells/`` (one row per cell, one per distinct profile).
+they are then gathered into ``cells/`` (one row per cell, one per distinct profile). Over 300 lines,
+because what is checked and what is written of a file are one transaction.
 """
 
 from __future__ import annotations
@@ -89,9 +90,14 @@ def add_cells(
             values, totals = _scan(matrix, path, config, data.raw is not None)
             report = _genes(var, totals, path, config)
             mappings = _mappings(obs, config, overrides or {})
-            _check_holdout(obs["cell_type"], config, path)
-            splits, rule = assign_splits(obs, data.obs_names.to_list(), cells.dataset_id, config)
+            others = _other_datasets(store, cells.dataset_id)
+            held = _held_out(mappings["cell_type"], config, others, path)
+            splits, rule = assign_splits(
+                obs, data.obs_names.to_list(), config, held=held, donors=_known_donors(others)
+            )
             table = _cell_table(obs, mappings, data.obs_names.to_list(), splits, cells.dataset_id)
+            # The gathered tables describe the old dataset from here on: they go first.
+            invalidate(store / "cells")
             invalidate(folder)
             files: dict[str, int | None] = {
                 "genes.parquet": write_table(folder / "genes.parquet", "genes", report.table),
@@ -111,6 +117,7 @@ def add_cells(
                 "gene_coverage": round(report.coverage, 4),
                 "splits": dict(sorted(Counter(splits).items())),
                 "split_rule": rule,
+                "held_out": sorted({mappings["cell_type"][label].term_label for label in held}),
                 "unresolved": sorted(
                     f"{field}: {r.label}"
                     for field, found in mappings.items()
@@ -144,9 +151,9 @@ def _metadata(obs: Any, cells: CellsConfig, path: Path) -> dict[str, list[str]]:
             found[field] = [cells.constants[field]] * len(obs)
             continue
         column = cells.columns.get(field)
-        if column is None:
-            standard = "donor_id" if field == "donor" else field
-            column = standard if standard in obs.columns else None
+        if column is None:  # the schema's exact id before its label
+            standard = (f"{field}_ontology_term_id", "donor_id" if field == "donor" else field)
+            column = next((name for name in standard if name in obs.columns), None)
         if column is None and field != "cell_type":
             found[field] = [default] * len(obs)
             continue
@@ -229,22 +236,57 @@ def _mappings(
     }
 
 
-def _check_holdout(cell_types: list[str], config: CorpusConfig, path: Path) -> None:
+def _other_datasets(store: Path, dataset_id: str) -> list[Path]:
+    folders = (path.parent for path in sorted((store / "datasets").glob("*/manifest.json")))
+    return [folder for folder in folders if folder.name != dataset_id]
+
+
+def _known_donors(datasets: list[Path]) -> dict[str, str]:
+    """Return the split of every donor that another dataset of the store has."""
+    known: dict[str, str] = {}
+    for folder in datasets:
+        if not read_manifest(folder, "dataset").facts["split_rule"].startswith("by donor"):
+            continue
+        cells = read_table(folder / "cells.parquet", "cells", ["donor", "profile_id", "split"])
+        by_donor: dict[str, Counter[str]] = {}
+        for row in cells.to_pylist():
+            by_donor.setdefault(row["donor"], Counter())[row["split"]] += 1
+        # A donor's held-out cells are in test whatever its own split is.
+        for donor, splits in by_donor.items():
+            rest = [split for split in splits if split != "test"]
+            known[donor] = rest[0] if rest else "test"
+    return known
+
+
+def _held_out(
+    cell_types: Mapping[str, Resolution], config: CorpusConfig, datasets: list[Path], path: Path
+) -> frozenset[str]:
+    """Return the labels of this file that are held out, by its own flags or by another dataset's."""
+    names = set(cell_types) | {resolution.term_label for resolution in cell_types.values()}
     for label in config.hold_out:
-        if label not in cell_types:
+        if label not in names:
             raise LabelError(
                 f"--hold-out '{label}'",
                 found=f"no such cell type in {path.name}",
-                expected=f"one of {', '.join(sorted(set(cell_types)))}",
+                expected=f"one of {', '.join(sorted(cell_types))}",
                 fix="Correct the label.",
             )
-    if not set(cell_types) - set(config.hold_out):
+    before = {
+        term for folder in datasets for term in read_manifest(folder, "dataset").facts["held_out"]
+    }
+    held = frozenset(
+        label
+        for label, resolution in cell_types.items()
+        if {label, resolution.term_label} & set(config.hold_out) or resolution.term_label in before
+    )
+    if held == frozenset(cell_types):
         raise LabelError(
             path,
             found="every cell type held out",
             expected="at least one type to train on",
             fix="Hold out fewer types.",
         )
+    return held
 
 
 def _cell_table(
@@ -339,14 +381,21 @@ def _write_profiles(store: Path) -> None:
     commit(folder, "cells", config={}, inputs=inputs, files=files, facts=facts)
 
 
+def _gathered(store: Path) -> Path:
+    """Return the folder of the gathered tables, if they are those of the datasets that are there."""
+    folder = Path(store) / "cells"
+    read_manifest(folder, "cells", verify=False)
+    return folder
+
+
 def load_cells(store: Path) -> pa.Table:
     """Return the table ``cells``; the rows of one dataset are in the order of its matrix."""
-    return read_table(Path(store) / "cells" / "cells.parquet", "cells")
+    return read_table(_gathered(store) / "cells.parquet", "cells")
 
 
 def load_profiles(store: Path) -> pa.Table:
     """Return the table ``profiles``, one row per distinct metadata tuple."""
-    return read_table(Path(store) / "cells" / "profiles.parquet", "profiles")
+    return read_table(_gathered(store) / "profiles.parquet", "profiles")
 
 
 def load_mappings(store: Path) -> pa.Table:

@@ -121,7 +121,7 @@ def add_cells(
         {
             "columns": console.pairs("--map", maps),
             "constants": console.pairs("--set", constants),
-            "dataset_id": dataset_id or data.stem,
+            "dataset_id": dataset_id or console.slug(data.stem),
         },
     )
     keys = _config(

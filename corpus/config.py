@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from okrcell.config import StageConfig
 
@@ -32,7 +32,8 @@ class CorpusConfig(StageConfig):
     split_fractions
         Train, validation and test share, by donor where there are donors, else by cell.
     hold_out
-        Cell types (labels of the file) whose cells all go to the test split.
+        Cell types (labels of the file, or term labels) whose cells all go to the test split, here
+        and in every dataset that is added to the store later.
     """
 
     embedder: str = "minilm"
@@ -43,7 +44,14 @@ class CorpusConfig(StageConfig):
     min_gene_coverage: float = Field(default=0.1, ge=0, le=1)
     split_fractions: tuple[float, float, float] = (0.6, 0.1, 0.3)
     hold_out: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("split_fractions")
+    @classmethod
+    def _shares(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) < 0 or value[0] <= 0 or abs(sum(value) - 1) > 1e-6:
+            raise ValueError("three shares, none negative, the first above 0, that add up to 1")
+        return value
 
 
 class CellsConfig(StageConfig):
@@ -51,4 +59,4 @@ class CellsConfig(StageConfig):
 
     columns: dict[str, str] = {}
     constants: dict[str, str] = {}
-    dataset_id: str
+    dataset_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")

@@ -66,19 +66,30 @@ def open_h5ad(path: Path) -> Any:
 
 def matrix_of(data: Any, layer: str, path: Path) -> tuple[Any, Any]:
     """Return the backed matrix and the var table of ``X``, ``raw`` or a named layer."""
-    if layer == "X":
+    if layer == "X" and _has_x(data):
         return data.X, data.var
     if layer == "raw" and data.raw is not None:
         return data.raw.X, data.raw.var
     if layer in data.layers:
         return data.layers[layer], data.var
-    known = ["X", *(["raw"] if data.raw is not None else []), *data.layers]
+    known = [
+        *(["X"] if _has_x(data) else []),
+        *(["raw"] if data.raw is not None else []),
+        *data.layers,
+    ]
     raise MissingColumnError(
         path,
         found=f"no layer '{layer}'",
-        expected=f"one of {', '.join(known)}",
+        expected=f"one of {', '.join(known) or 'X (the file has no matrix at all)'}",
         fix="Choose one of these with --layer.",
     )
+
+
+def _has_x(data: Any) -> bool:
+    try:
+        return data.X is not None
+    except KeyError:  # a backed file without X
+        return False
 
 
 def row_blocks(matrix: Any, path: Path) -> Iterator[sparse.csr_matrix]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from okrcell.corpus import ontology
 from okrcell.errors import FileFormatError, LabelError
+from okrcell.schemas import METADATA_FIELDS
 
 __all__ = ["UNKNOWN_VALUES", "Resolution", "normalise", "read_overrides"]
 
@@ -89,7 +90,7 @@ def normalise(
         if text.casefold() in UNKNOWN_VALUES:
             resolved[label] = Resolution(label, "", "unknown", 1.0, "declared unknown")
         elif override is not None:
-            resolved[label] = _overridden(label, override)
+            resolved[label] = _overridden(label, override, field)
         elif field not in ontology.FIELD_ONTOLOGY:
             resolved[label] = Resolution(label, "", text, 1.0, "field has no ontology here")
         else:
@@ -97,15 +98,16 @@ def normalise(
     return resolved
 
 
-def _overridden(label: str, term_id: str) -> Resolution:
+def _overridden(label: str, term_id: str, field: str) -> Resolution:
     if not term_id:
         return Resolution(label, "", label, 0.0, "unresolved by override")
     term = ontology.get_term(term_id)
-    if term is None:
+    allowed = ontology.FIELD_ONTOLOGY.get(field, ())
+    if term is None or term.ontology not in allowed:
         raise LabelError(
-            f"override of '{label}'",
+            f"override of {field} '{label}'",
             found=f"the term id '{term_id}'",
-            expected="an id of a bundled ontology, such as CL:0000084",
+            expected=f"an id of {', '.join(allowed).upper() or 'no ontology: the field keeps its text'}",
             fix="Correct the id in the overrides table.",
         )
     return Resolution(label, term_id, term.label, 1.0, "override")
@@ -141,15 +143,16 @@ def _match(text: str, label: str, ontologies: Sequence[str], accept_score: float
 
 def _rank(words: frozenset[str], ontologies: tuple[str, ...]) -> list[tuple[str, float, str]]:
     index, weights, default = _index(ontologies)
-    mine = sum(weights.get(word, default) for word in words)
+    # fsum is exact, so the order of a set's words cannot tip a tie between two terms.
+    mine = math.fsum(weights.get(word, default) for word in words)
     best: dict[str, tuple[float, str]] = {}
     for term_id, name, factor, its_words, its_weight in index:
-        shared = sum(weights[word] for word in words & its_words)
-        score = factor * 2 * shared / (mine + its_weight)
+        shared = math.fsum(weights[word] for word in words & its_words)
+        score = round(factor * 2 * shared / (mine + its_weight), 4)
         if shared and score > best.get(term_id, (0.0, ""))[0]:
             best[term_id] = (score, name)
     ordered = sorted(best.items(), key=lambda item: (-item[1][0], len(item[1][1]), item[0]))
-    return [(term_id, round(score, 4), name) for term_id, (score, name) in ordered[:N_ALTERNATIVES]]
+    return [(term_id, score, name) for term_id, (score, name) in ordered[:N_ALTERNATIVES]]
 
 
 @cache
@@ -167,7 +170,7 @@ def _index(
     weights = {word: 1 + math.log(len(entries) / n) for word, n in frequency.items()}
     default = 1 + math.log(len(entries))
     index = [
-        (term_id, name, factor, words, sum(weights[word] for word in words))
+        (term_id, name, factor, words, math.fsum(weights[word] for word in words))
         for term_id, name, factor, words in entries
     ]
     return index, weights, default
@@ -223,6 +226,13 @@ def read_overrides(path: Path) -> dict[str, dict[str, str]]:
             fix="Correct the header line.",
         )
     overrides: dict[str, dict[str, str]] = {}
-    for row in rows:
+    for number, row in enumerate(rows, start=2):
+        if row["field"] not in METADATA_FIELDS:
+            raise FileFormatError(
+                f"{path} line {number}",
+                found=f"the field '{row['field']}'",
+                expected=f"one of {', '.join(METADATA_FIELDS)}",
+                fix="Correct the field name.",
+            )
         overrides.setdefault(row["field"], {})[row["label"]] = (row["term_id"] or "").strip()
     return overrides

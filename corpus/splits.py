@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from okrcell.corpus.config import CorpusConfig
 from okrcell.schemas import SPLITS
@@ -14,12 +14,22 @@ __all__ = ["assign_splits"]
 def assign_splits(
     obs: Mapping[str, Sequence[str]],
     obs_names: Sequence[str],
-    dataset_id: str,
     config: CorpusConfig,
+    *,
+    held: Set[str] = frozenset(),
+    donors: Mapping[str, str] | None = None,
 ) -> tuple[list[str], str]:
     """Assign every cell to a split by a hash of its donor, or of the cell where there is none.
 
-    The order of cells in the file does not matter. Held-out cell types go to ``test`` whole.
+    The order of cells in the file does not matter. A donor that another dataset of the store has
+    keeps its split. Held-out cell types go to ``test`` whole.
+
+    Parameters
+    ----------
+    held
+        Labels that are held out.
+    donors
+        Splits of donors that are known already.
 
     Returns
     -------
@@ -28,34 +38,31 @@ def assign_splits(
     rule
         One sentence on how it was done, for the manifest and the report.
     """
-    donors = obs["donor"]
-    by_donor = all(donors) and len(set(donors)) >= len(SPLITS)
-    if by_donor:
-        split_of = _share_out(sorted(set(donors)), dataset_id, config)
-        splits = [split_of[donor] for donor in donors]
-        rule = f"by donor ({len(set(donors))} donors)"
+    known = donors or {}
+    found = set(obs["donor"])
+    if all(obs["donor"]) and (len(found) >= len(SPLITS) or found <= set(known)):
+        split_of = {**_share_out(sorted(found - set(known)), config), **known}
+        splits = [split_of[donor] for donor in obs["donor"]]
+        rule = f"by donor ({len(found)} donors)"
     else:
         splits = [""] * len(obs_names)
         for label in sorted(set(obs["cell_type"])):
-            names = [n for n, t in zip(obs_names, obs["cell_type"], strict=True) if t == label]
-            split_of = _share_out(names, dataset_id, config)
-            for row, name in enumerate(obs_names):
-                if obs["cell_type"][row] == label:
-                    splits[row] = split_of[name]
+            rows = [row for row, name in enumerate(obs["cell_type"]) if name == label]
+            split_of = _share_out([obs_names[row] for row in rows], config)
+            for row in rows:
+                splits[row] = split_of[obs_names[row]]
         rule = "by cell within cell type, because the file names fewer than three donors"
     for row, label in enumerate(obs["cell_type"]):
-        if label in config.hold_out:
+        if label in held:
             splits[row] = "test"
-    if config.hold_out:
-        rule += f"; held out whole: {', '.join(config.hold_out)}"
+    if held:
+        rule += f"; held out whole: {', '.join(sorted(held))}"
     return splits, rule
 
 
-def _share_out(names: Sequence[str], dataset_id: str, config: CorpusConfig) -> dict[str, str]:
+def _share_out(names: Sequence[str], config: CorpusConfig) -> dict[str, str]:
     """Deal names out in the order of their hashes, in the shares asked for."""
-    order = sorted(
-        names, key=lambda n: hashlib.sha256(f"{config.seed}|{dataset_id}|{n}".encode()).digest()
-    )
+    order = sorted(names, key=lambda n: hashlib.sha256(f"{config.seed}|{n}".encode()).digest())
     train, validation, _ = config.split_fractions
     first = max(1, round(train * len(order)))
     second = max(first, round((train + validation) * len(order)))

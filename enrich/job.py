@@ -121,6 +121,8 @@ def _plan(
         return {"reused": False, "dry_run": True, "job": str(out)} | estimate(made, config, settled)
     with writing(out, _KIND):
         invalidate(out)
+        # Without it nothing can be run: new requests must never be answered under an old plan's keys.
+        (out / _PLAN).unlink(missing_ok=True)
         write_table(out / _REQUESTS, "requests", _requests_table(made))
         with open_ledger(out) as ledger:
             ledger.plan(made.requests.values(), made.profile_rows())
@@ -277,8 +279,22 @@ def _read_json(path: Path) -> dict[str, Any]:
             expected="a folder made by 'okrcell enrich plan'",
             fix="Plan the job first, or check the path.",
         )
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(content, dict):
+        raise _damaged(path, f"a JSON {type(content).__name__}")
     return content
+
+
+def _damaged(path: Path, why: str) -> ManifestError:
+    return ManifestError(
+        path,
+        found=f"a damaged plan ({why})",
+        expected="the file as 'okrcell enrich plan' wrote it",
+        fix="Plan the job again.",
+    )
 
 
 def load_descriptions(job: Path) -> pa.Table:

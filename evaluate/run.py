@@ -21,7 +21,7 @@ from okrcell.artifacts import (
     writing,
 )
 from okrcell.config import fingerprint
-from okrcell.errors import ConfigError
+from okrcell.errors import ConfigError, LabelLeakError
 from okrcell.evaluate import methods as m
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData, load_eval_data
@@ -120,9 +120,9 @@ def run(
         return {"reused": True, "out": str(out), **manifest.facts}
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    data = load_eval_data(store, job)
     with writing(out, KIND):
         invalidate(out)
-        data = load_eval_data(store, job)
         clock = _Clock(progress or (lambda n=1, note="": None))
         found = _methods(runs, data, config, embedder, open_model or okrcell.load, clock)
         result = TaskResult(details={"tasks": {}}, notes=_notes(data))
@@ -197,11 +197,19 @@ def _named_runs(model_run: Path, twins: Mapping[str, Path] | None) -> dict[str, 
 def _inputs(runs: Mapping[str, Path], store: Path, job: Path) -> dict[str, str]:
     from okrcell.corpus.cells import cells_fingerprint
 
-    return {
-        "cells": cells_fingerprint(store),
-        "descriptions": read_manifest(job, "job").fingerprint,
-        **{name: read_manifest(path, "run").fingerprint for name, path in runs.items()},
-    }
+    cells = cells_fingerprint(store)
+    inputs = {"cells": cells, "descriptions": read_manifest(job, "job").fingerprint}
+    for name, path in runs.items():
+        manifest = read_manifest(path, "run")
+        if manifest.inputs.get("cells") != cells:
+            raise LabelLeakError(
+                path,
+                found=f"a model trained on other cells, labels or splits than {store} holds now",
+                expected="the store it was trained from, unchanged",
+                fix="Train again on this store: otherwise test cells may have been trained on.",
+            )
+        inputs[name] = manifest.fingerprint
+    return inputs
 
 
 def _methods(

@@ -240,7 +240,8 @@ def _zero_shot_sentence(zero: Mapping[str, Mapping[str, Any]], n_types: int) -> 
     if not parts:
         return []
     return [
-        f"Without one labelled cell it names the right one of {n_types} types for {', and for '.join(parts)}."
+        f"By text alone it names the right one of {n_types} types for {', and for '.join(parts)}. Seen types "
+        "had labelled cells in training; unseen types had none."
     ]
 
 

@@ -197,3 +197,38 @@ def test_doctor_finds_altered_weights(tmp_path, monkeypatch):
     (wrong,) = [entry for entry in doctor.check(tmp_path) if entry.state == "wrong"]
     assert wrong.name == "text model"
     assert "pip install" in wrong.fix
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", ".", "x\ny", "n" * 300])
+def test_dataset_id_stays_inside_the_store(refused, fresh, pbmc, name):
+    flags = ("--map", "cell_type=bulk_labels", "--dataset-id", name)
+    assert "dataset_id" in refused("corpus", "add-cells", fresh, pbmc, *flags)
+    assert sorted(p.name for p in fresh.iterdir() if p.name != ".lock") == ["okrcell.json"]
+    assert not (fresh.parent.parent / "escaped").exists()
+
+
+def test_file_without_a_matrix(add, adata):
+    adata.X = None
+    assert "no matrix at all" in add(adata)
+
+
+def test_notes_without_any_text(refused, okrcell, fresh, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "empty.md").write_text("")
+    assert okrcell("corpus", "add-literature", fresh, tmp_path / "notes").returncode == 0
+    assert "no text in any document" in refused("corpus", "build", fresh)
+
+
+def test_report_onto_a_folder_and_damaged_plan(refused, tmp_path):
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "okrcell.json").write_text('{"okrcell": "job", "schema_version": 1}')
+    (job / "plan.json").write_text('{"config": ')
+    assert "damaged plan" in refused("enrich", "run", job)
+
+
+def test_values_out_of_range(refused, tmp_path, fresh):
+    for table in ("seed = -1", "mask_ratios = []", "gamma_power = -1.0"):
+        (tmp_path / "c.toml").write_text(f"[train]\n{table}\n")
+        refused("train", "run", fresh, "--out", tmp_path / "r", "--config", tmp_path / "c.toml")
+    assert not (tmp_path / "r").exists()

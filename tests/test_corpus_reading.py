@@ -87,6 +87,11 @@ def test_overrides_decide_and_are_checked(tmp_path):
     assert (found["blob 7"].term_label, found["blob 7"].reason) == ("B cell", "override")
     with pytest.raises(LabelError, match="CL:9999999"):
         normalise(["x"], "cell_type", accept_score=0.8, overrides={"x": "CL:9999999"})
+    with pytest.raises(LabelError, match="UBERON:0000178"):
+        normalise(["x"], "cell_type", accept_score=0.8, overrides={"x": "UBERON:0000178"})
+    table.write_text("field\tlabel\tterm_id\ncelltype\tx\tCL:0000236\n")
+    with pytest.raises(FileFormatError, match="line 2"):
+        read_overrides(table)
     table.write_text("label,term_id\n")
     with pytest.raises(FileFormatError, match="tab-separated"):
         read_overrides(table)

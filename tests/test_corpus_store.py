@@ -153,17 +153,17 @@ def test_split_by_donor_keeps_donors_together_whatever_the_order():
     config = CorpusConfig(seed=1)
     names = [f"c{i}" for i in range(60)]
     obs = {"donor": [f"d{i % 6}" for i in range(60)], "cell_type": ["T"] * 60}
-    splits, rule = assign_splits(obs, names, "x", config)
+    splits, rule = assign_splits(obs, names, config)
     assert rule == "by donor (6 donors)"
     for donor in set(obs["donor"]):
         assert len({s for s, d in zip(splits, obs["donor"], strict=True) if d == donor}) == 1
     back = {key: value[::-1] for key, value in obs.items()}
-    assert assign_splits(back, names[::-1], "x", config)[0] == splits[::-1]
+    assert assign_splits(back, names[::-1], config)[0] == splits[::-1]
 
 
 def test_split_by_cell_says_so_and_reaches_every_type():
     obs = {"donor": [""] * 40, "cell_type": ["T"] * 30 + ["B"] * 10}
-    splits, rule = assign_splits(obs, [f"c{i}" for i in range(40)], "x", CorpusConfig())
+    splits, rule = assign_splits(obs, [f"c{i}" for i in range(40)], CorpusConfig())
     assert "by cell" in rule
     for label in "TB":
         mine = [s for s, t in zip(splits, obs["cell_type"], strict=True) if t == label]
@@ -226,3 +226,43 @@ def test_search_and_status_speak_json(okrcell, store, tmp_path):
     assert {"snippet_id", "doc_id", "text", "score"} <= set(found[0])
     status = json.loads(okrcell("corpus", "status", copy, "--json").stdout)
     assert status["cells"]["facts"]["profiles"] == 10
+
+
+def test_hold_outs_and_donors_hold_across_datasets(tmp_path, adata):
+    store = tmp_path / "store"
+    build.init_store(store)
+
+    def add(name, donors, **keys):
+        part = adata[:200].copy()
+        part.obs["donor_id"] = [donors[i % len(donors)] for i in range(200)]
+        part.obs_names = [f"{name}-{i}" for i in range(200)]
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+        how = CellsConfig(dataset_id=name, columns={"cell_type": "bulk_labels"})
+        return cells.add_cells(store, tmp_path / f"{name}.h5ad", CorpusConfig(**keys), how)
+
+    add("one", ["d1", "d2", "d3", "d4", "d5"], hold_out=("dendritic cell",))
+    added = add("two", ["d1", "d2", "d5"])
+    assert added["held_out"] == ["dendritic cell"]
+    types = {p["profile_id"]: p["cell_type"] for p in cells.load_profiles(store).to_pylist()}
+    splits: dict[str, set[str]] = {}
+    for cell in cells.load_cells(store).to_pylist():
+        if types[cell["profile_id"]] == "dendritic cell":
+            assert cell["split"] == "test"
+        else:
+            splits.setdefault(cell["donor"], set()).add(cell["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    with pytest.raises(ValueError, match="add up to 1"):
+        CorpusConfig(split_fractions=(0.0, 5.0, -3.0))
+
+
+def test_exact_ids_of_the_schema_come_before_labels(tmp_path, adata):
+    part = adata[:60].copy()
+    part.obs["cell_type_ontology_term_id"] = ["CL:0000084", "CL:0000236"] * 30
+    part.obs["cell_type"] = "something vague"
+    part.write_h5ad(tmp_path / "s.h5ad")
+    build.init_store(tmp_path / "store")
+    cells.add_cells(
+        tmp_path / "store", tmp_path / "s.h5ad", CorpusConfig(), CellsConfig(dataset_id="s")
+    )
+    found = {p["cell_type"] for p in cells.load_profiles(tmp_path / "store").to_pylist()}
+    assert found == {"T cell", "B cell"}

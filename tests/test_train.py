@@ -316,10 +316,10 @@ def test_a_killed_run_ends_byte_identical(okrcell, store, tmp_path, objective):
     lines = "\n".join(f"{k} = {json.dumps(v)}" for k, v in TINY.items())
     (tmp_path / "c.toml").write_text(f"[train]\n{lines}\n")
 
-    def go(name, **kwargs):
+    def go(name, *flags, **kwargs):
         return okrcell(
             "train", "run", store, "--out", tmp_path / name, "--config", tmp_path / "c.toml",
-            "--objective", objective, "--seed", "3", **kwargs,
+            "--objective", objective, *(flags or ("--seed", "3")), **kwargs,
         )  # fmt: skip
 
     calm = go("calm")
@@ -334,6 +334,11 @@ def test_a_killed_run_ends_byte_identical(okrcell, store, tmp_path, objective):
             tmp_path / "killed" / name
         ).read_bytes(), name
     assert "reused" in go("killed").stdout
+    # Another seed into the finished folder, killed between the weights and the manifest: it goes on.
+    again = go("killed", "--seed", "4", kill_at=7)
+    assert again.returncode == -9
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    assert go("killed", "--seed", "4").returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -64,7 +64,7 @@ class TrainConfig(StageConfig):
     objective: Literal["infonce", "cra_paper"] = "cra_paper"
     text_source: Literal["description", "label"] = "description"
     embedder: str = "minilm"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     epochs: int = Field(default=6, ge=1)
     batch_size: int = Field(default=448, ge=2)
@@ -76,7 +76,9 @@ class TrainConfig(StageConfig):
 
     max_genes: int = Field(default=1200, ge=1)
     n_bins: int = Field(default=51, ge=2)
-    mask_ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
+    mask_ratios: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        default=(0.25, 0.5, 0.75), min_length=1
+    )
     gep_weight: float = Field(default=1.0, ge=0)
     gepc_weight: float = Field(default=1.0, ge=0)
     align_weight: float = Field(default=1.0, ge=0)
@@ -94,9 +96,9 @@ class TrainConfig(StageConfig):
     omega: float = Field(default=0.5, ge=0, le=1)
     negative_weight: float = Field(default=5.0, ge=0)
     psw: bool = True
-    gamma_start: float = 2.0
-    gamma_end: float = 10.0
-    gamma_power: float = 0.5
+    gamma_start: float = Field(default=2.0, gt=0)
+    gamma_end: float = Field(default=10.0, gt=0)
+    gamma_power: float = Field(default=0.5, ge=0)
     hard_after: float = Field(default=0.2, ge=0, le=1)
 
     @property

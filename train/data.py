@@ -36,6 +36,8 @@ class Pairs:
         int64 [n]: index into ``texts``.
     texts
         Distinct texts, sorted.
+    n_without_text
+        Cells of the split that are left out, because their profile has no text.
     matrices, columns
         Per dataset the cells, and the token of each of their columns.
     vocabulary
@@ -47,6 +49,7 @@ class Pairs:
     row: npt.NDArray[np.int64]
     text: npt.NDArray[np.int64]
     texts: tuple[str, ...]
+    n_without_text: int
     matrices: tuple[CellMatrix, ...]
     columns: tuple[npt.NDArray[np.int64], ...]
     vocabulary: tuple[str, ...]
@@ -119,6 +122,7 @@ def load_pairs(store: Path, texts: dict[str, str], split: str = "train") -> Pair
         row=kept["row"].to_numpy().astype(np.int64),
         text=np.array([text_index[texts[p]] for p in profile_ids], dtype=np.int64),
         texts=distinct,
+        n_without_text=sum(in_split.to_pylist()) - kept.num_rows,
         matrices=matrices,
         columns=columns,
         vocabulary=vocabulary,

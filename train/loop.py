@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from okrcell.artifacts import atomic_write, commit, current_manifest, writing
+from okrcell.artifacts import atomic_write, commit, current_manifest, invalidate, writing
 from okrcell.config import fingerprint
 from okrcell.console import progress, say
 from okrcell.corpus.embedder import Embedder, load_embedder
@@ -40,6 +40,7 @@ def describe(store: Path, job: Path, config: TrainConfig) -> dict[str, Any]:
     return {
         "objective": config.objective,
         "pairs": len(pairs),
+        "cells_without_text": pairs.n_without_text,
         "texts": len(pairs.texts),
         "genes": len(pairs.vocabulary),
         "steps": steps * config.epochs,
@@ -77,6 +78,10 @@ def train(
                 fix="Add cells of other types, or hold out fewer.",
             )
         embedder = embedder or load_embedder(config.embedder)
+        if pairs.n_without_text:
+            say(
+                f"{pairs.n_without_text} training cells have no accepted description and are left out"
+            )
         run = _Run(config, pairs, torch.from_numpy(embedder.encode(pairs.texts)))
         identity = fingerprint({"config": key, "inputs": inputs, "embedder": embedder.id})
         if (out / _RESUME).exists():
@@ -88,10 +93,12 @@ def train(
             "text_dim": embedder.dim,
             "embedder": embedder.id,
         }
+        invalidate(out)
         save_weights(out, run.encoder, card)
         atomic_write(out / _HISTORY, json.dumps(history, indent=0) + "\n")
         facts = {
             "pairs": len(pairs),
+            "cells_without_text": pairs.n_without_text,
             "texts": len(pairs.texts),
             "genes": len(pairs.vocabulary),
             "parameters": sum(p.numel() for p in run.encoder.parameters()),
