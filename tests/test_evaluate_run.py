@@ -298,11 +298,14 @@ def _write_job(job: Path, *, rejected: tuple[str, ...] = ()) -> None:
         commit(job, "job", config={}, inputs={}, files={"descriptions.parquet": n})
 
 
-def _write_run(run: Path, objective: str) -> None:
+def _write_run(run: Path, objective: str, cells: str = "c" * 64) -> None:
     with writing(run, "run"):
         (run / "weights").write_text(objective)
         config = {"objective": objective, "text_source": "description"}
-        commit(run, "run", config=config, inputs={}, files={"weights": None}, facts={"steps": 24})
+        inputs = {"cells": cells}
+        commit(
+            run, "run", config=config, inputs=inputs, files={"weights": None}, facts={"steps": 24}
+        )
 
 
 class Snippets:
@@ -338,6 +341,14 @@ def evaluate(
         )
 
     return run
+
+
+def test_a_model_of_other_splits_is_refused(evaluate: Callable[..., Any], tmp_path: Path) -> None:
+    evaluate(tasks=("retrieval",))
+    _write_run(tmp_path / "twin", "infonce", cells="d" * 64)
+    with pytest.raises(DataError, match="may have been trained on"):
+        evaluate(tasks=("zero_shot",))
+    assert (tmp_path / "out" / "manifest.json").exists()  # the finished evaluation is left alone
 
 
 def test_loading_keeps_labelled_train_and_test_cells(
