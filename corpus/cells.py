@@ -93,7 +93,12 @@ def add_cells(
             others = _other_datasets(store, cells.dataset_id)
             held = _held_out(mappings["cell_type"], config, others, path)
             splits, rule = assign_splits(
-                obs, data.obs_names.to_list(), config, held=held, donors=_known_donors(others)
+                obs,
+                data.obs_names.to_list(),
+                cells.dataset_id,
+                config,
+                held=held,
+                donors=_known_donors(others),
             )
             table = _cell_table(obs, mappings, data.obs_names.to_list(), splits, cells.dataset_id)
             # The gathered tables describe the old dataset from here on: they go first.

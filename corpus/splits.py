@@ -14,6 +14,7 @@ __all__ = ["assign_splits"]
 def assign_splits(
     obs: Mapping[str, Sequence[str]],
     obs_names: Sequence[str],
+    dataset_id: str,
     config: CorpusConfig,
     *,
     held: Set[str] = frozenset(),
@@ -41,14 +42,14 @@ def assign_splits(
     known = donors or {}
     found = set(obs["donor"])
     if all(obs["donor"]) and (len(found) >= len(SPLITS) or found <= set(known)):
-        split_of = {**_share_out(sorted(found - set(known)), config), **known}
+        split_of = {**_share_out(sorted(found - set(known)), "", config), **known}
         splits = [split_of[donor] for donor in obs["donor"]]
         rule = f"by donor ({len(found)} donors)"
     else:
         splits = [""] * len(obs_names)
         for label in sorted(set(obs["cell_type"])):
             rows = [row for row, name in enumerate(obs["cell_type"]) if name == label]
-            split_of = _share_out([obs_names[row] for row in rows], config)
+            split_of = _share_out([obs_names[row] for row in rows], f"{dataset_id}|", config)
             for row in rows:
                 splits[row] = split_of[obs_names[row]]
         rule = "by cell within cell type, because the file names fewer than three donors"
@@ -60,9 +61,11 @@ def assign_splits(
     return splits, rule
 
 
-def _share_out(names: Sequence[str], config: CorpusConfig) -> dict[str, str]:
+def _share_out(names: Sequence[str], salt: str, config: CorpusConfig) -> dict[str, str]:
     """Deal names out in the order of their hashes, in the shares asked for."""
-    order = sorted(names, key=lambda n: hashlib.sha256(f"{config.seed}|{n}".encode()).digest())
+    order = sorted(
+        names, key=lambda n: hashlib.sha256(f"{config.seed}|{salt}{n}".encode()).digest()
+    )
     train, validation, _ = config.split_fractions
     first = max(1, round(train * len(order)))
     second = max(first, round((train + validation) * len(order)))

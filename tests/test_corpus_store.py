@@ -153,17 +153,17 @@ def test_split_by_donor_keeps_donors_together_whatever_the_order():
     config = CorpusConfig(seed=1)
     names = [f"c{i}" for i in range(60)]
     obs = {"donor": [f"d{i % 6}" for i in range(60)], "cell_type": ["T"] * 60}
-    splits, rule = assign_splits(obs, names, config)
+    splits, rule = assign_splits(obs, names, "x", config)
     assert rule == "by donor (6 donors)"
     for donor in set(obs["donor"]):
         assert len({s for s, d in zip(splits, obs["donor"], strict=True) if d == donor}) == 1
     back = {key: value[::-1] for key, value in obs.items()}
-    assert assign_splits(back, names[::-1], config)[0] == splits[::-1]
+    assert assign_splits(back, names[::-1], "x", config)[0] == splits[::-1]
 
 
 def test_split_by_cell_says_so_and_reaches_every_type():
     obs = {"donor": [""] * 40, "cell_type": ["T"] * 30 + ["B"] * 10}
-    splits, rule = assign_splits(obs, [f"c{i}" for i in range(40)], CorpusConfig())
+    splits, rule = assign_splits(obs, [f"c{i}" for i in range(40)], "x", CorpusConfig())
     assert "by cell" in rule
     for label in "TB":
         mine = [s for s, t in zip(splits, obs["cell_type"], strict=True) if t == label]
