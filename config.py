@@ -118,7 +118,7 @@ def _explain(cls: type[StageConfig], stage: str, where: str, error: ValidationEr
     return ConfigError(
         f"{where} [{stage}] {key}",
         found=repr(first["input"]),
-        expected=first["msg"].removeprefix("Input should be "),
+        expected=first["msg"].removeprefix("Input should be ").removeprefix("Value error, "),
         fix="Correct the value.",
     )
 

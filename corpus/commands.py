@@ -15,7 +15,7 @@ app = typer.Typer(
 
 Store = Annotated[Path, typer.Argument(help="Store folder.")]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="TOML file; its [corpus] table is read.")
+    Path | None, typer.Option("--config", help="TOML file; its table 'corpus' is read.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

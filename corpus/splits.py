@@ -41,7 +41,7 @@ def assign_splits(
     """
     known = donors or {}
     found = set(obs["donor"])
-    if all(obs["donor"]) and (len(found) >= len(SPLITS) or found <= set(known)):
+    if all(obs["donor"]) and (len(found) >= len(SPLITS) or found & set(known)):
         split_of = {**_share_out(sorted(found - set(known)), "", config), **known}
         splits = [split_of[donor] for donor in obs["donor"]]
         rule = f"by donor ({len(found)} donors)"

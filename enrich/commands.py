@@ -35,7 +35,9 @@ def plan(
     ] = None,
     price_in: Annotated[float | None, typer.Option(help="USD per million tokens read.")] = None,
     price_out: Annotated[float | None, typer.Option(help="USD per million tokens written.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with a table [enrich].")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file; its table 'enrich' is read.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed sent to the model.")] = None,
     json: Json = False,
     dry_run: Annotated[

@@ -55,7 +55,7 @@ def run_command(
     seeds: Annotated[int | None, typer.Option("--seeds", help="Number of seeds.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="First seed.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file; reads [evaluate].")
+        Path | None, typer.Option("--config", help="TOML file; its table 'evaluate' is read.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")

@@ -31,7 +31,7 @@ def run(
     batch_size: Annotated[int | None, typer.Option(min=2)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of the first epoch.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file; its [train] table is read.")
+        Path | None, typer.Option("--config", help="TOML file; its table 'train' is read.")
     ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     dry_run: Annotated[
