@@ -44,7 +44,7 @@ _ASKED = {
     "annotation": "How well do simple classifiers, fitted on train cells, read types off the frozen embedding?",
     "batch": "Is technical origin gone while cell types stay apart?",
     "few_shot": "With K labelled cells per type, how many of the others are named right?",
-    "zero_shot": "With no labelled cell: is the nearest text that of the right type?",
+    "zero_shot": "By text alone: is the nearest text that of the right type?",
     "retrieval": "Is a cell's own text found among all texts, and a text's cell among all cells?",
 }
 _READ = {
@@ -59,7 +59,8 @@ _READ = {
     "few_shot": "Support and query cells come from the test split and are disjoint. Intervals hold 95 % of "
     "the episodes.",
     "zero_shot": "Candidates are the texts of all types. “Unseen among all” is the honest question; “unseen "
-    "among unseen” leaves out the seen candidates and is easier. Ontology credit is 1 / (1 + d), d being the "
+    "among unseen” leaves out the seen candidates and is easier: naming one type for all cells scores its "
+    "share. Ontology credit is 1 / (1 + d), d being the "
     "is-a steps in the Cell Ontology between the true and the predicted type.",
     "retrieval": "Strict: only the cell's own copy of a text is right, although cells with the same "
     "description share it; the duplicate ceiling is the most that any method can reach. Graded: any cell "
