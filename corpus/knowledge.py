@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -134,7 +135,7 @@ class Knowledge:
         return self._top(dict(zip(ids, map(float, exact), strict=True)), k)
 
     def _lexical(self, query: str, k: int, sources: Sequence[str]) -> list[Snippet]:
-        import bm25s
+        bm25s = _bm25s_module()
 
         tokens = bm25s.tokenize([query], stopwords="en", show_progress=False, return_ids=False)[0]
         known = [token for token in tokens if token in self._bm25.vocab_dict]
@@ -151,7 +152,7 @@ class Knowledge:
 
     @cached_property
     def _bm25(self) -> Any:
-        import bm25s
+        bm25s = _bm25s_module()
 
         texts = [snippet.text for snippet in self._snippets]
         retriever = bm25s.BM25()
@@ -163,6 +164,19 @@ class Knowledge:
     def close(self) -> None:
         """Release the index."""
         self._index.close()
+
+
+def _bm25s_module() -> Any:
+    """Import bm25s without jax, which it would load where installed: seconds for nothing we use."""
+    absent = "jax" not in sys.modules
+    if absent:
+        sys.modules["jax"] = None  # type: ignore[assignment]
+    try:
+        import bm25s
+    finally:
+        if absent:
+            del sys.modules["jax"]
+    return bm25s
 
 
 def parse_mode(text: str) -> Mode:
