@@ -196,6 +196,9 @@ def parse_mode(text: str) -> Mode:
 def open_knowledge(store: Path, embedder: Embedder) -> Knowledge:
     """Open the built knowledge of a store.
 
+    Close it before the store is built again in the same process: chromadb shares one connection per
+    path, which would go on reading the old index.
+
     Raises
     ------
     ManifestError

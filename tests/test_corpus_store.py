@@ -65,7 +65,9 @@ def test_search_finds_by_meaning_by_word_and_by_both(store, embedder):
 def test_build_again_reuses_and_a_lost_index_is_rebuilt_alike(store, tmp_path, embedder):
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
-    first = open_knowledge(copy, embedder).search("naive T cell", k=10)
+    before = open_knowledge(copy, embedder)
+    first = before.search("naive T cell", k=10)
+    before.close()  # chromadb shares one connection per path within a process while one is open
     shutil.rmtree(copy / "knowledge" / "chroma")
     with pytest.raises(ManifestError, match="corpus build"):
         open_knowledge(copy, embedder)
