@@ -115,9 +115,10 @@ def main() -> None:
     except OkrcellError as error:
         console.say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.say("interrupted: run the same command again to continue")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # typer's answer to Ctrl-C
+            console.say("interrupted: run the same command again to continue")
+        raise
     except OSError as error:
         from okrcell.artifacts import as_storage_error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["emit_json", "pairs", "plain", "progress", "say", "slug", "table"]
+__all__ = ["emit_json", "pairs", "plain", "progress", "report", "say", "slug", "table"]
 
 _SHOW_AFTER_S = 2.0
 _PLAIN_EVERY_S = 10.0
@@ -27,6 +27,17 @@ def emit_json(value: object) -> None:
     """Print one JSON document on stdout, for scripts."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, sort_keys=False) + "\n")
     sys.stdout.flush()
+
+
+def report(result: dict[str, Any], as_json: bool, title: str) -> None:
+    """Print a command's result: a table of two columns, or one JSON document."""
+    if as_json:
+        emit_json(result)
+        return
+    rows = [[name, plain(value)] for name, value in result.items() if name != "reused"]
+    if result.get("reused") is True:
+        title += " (unchanged, reused)"
+    table(title, ["", ""], rows)
 
 
 def table(

@@ -85,6 +85,7 @@ def run(out: Path, config: Path | None, seed: int) -> dict[str, Any]:
         Path of the report, headline lines (see ``evaluate.summary.headline``), seconds per stage.
     """
     from okrcell.corpus import build, cells
+    from okrcell.corpus.literature import add_literature
     from okrcell.corpus.normalise import read_overrides
 
     configs = _Configs(config, seed)
@@ -102,7 +103,7 @@ def run(out: Path, config: Path | None, seed: int) -> dict[str, Any]:
                 lambda: cells.add_cells(store, source["path"], configs.corpus, how, decided),
             )
             clock("corpus: ontologies", lambda: _ontologies(store))
-            clock("corpus: notes", lambda: build.add_notes(store, examples / "notes"))
+            clock("corpus: notes", lambda: add_literature(store, [examples / "notes"]))
         clock("corpus: search index", lambda: build.build(store, configs.corpus))
         clock("enrich", lambda: _enrich(store, job, configs.enrich))
         runs = {name: out / "train" / name for name in configs.runs()}
@@ -175,10 +176,10 @@ def make_input(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def _ontologies(store: Path) -> dict[str, Any]:
-    from okrcell.corpus import build
+    from okrcell.corpus.terms import add_ontologies
 
-    full = build.add_ontologies(store, _ALL_TERMS, "all")
-    used = build.add_ontologies(store, _USED_TERMS, "profiles")
+    full = add_ontologies(store, _ALL_TERMS, "all")
+    used = add_ontologies(store, _USED_TERMS, "profiles")
     return {"reused": full["reused"] and used["reused"]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import pyarrow.parquet as pq
 from okrcell.artifacts import atomic_path
 from okrcell.errors import FileFormatError, ManifestError, SchemaVersionError
 
-__all__ = ["METADATA_FIELDS", "SPLITS", "TABLES", "empty", "read_table", "write_table"]
+__all__ = [
+    "METADATA_FIELDS",
+    "SPLITS",
+    "TABLES",
+    "empty",
+    "read_table",
+    "write_batches",
+    "write_table",
+]
 
 METADATA_FIELDS = (
     "cell_type",
@@ -39,6 +48,7 @@ class Table:
 
 _S, _F, _I = pa.string(), pa.float64(), pa.int64()
 _STRINGS = pa.list_(_S)
+_SECTION = pa.struct([("name", _S), ("start", _I), ("end", _I)])
 _CLAIM = pa.struct(
     [
         ("sentence", _S),
@@ -52,7 +62,7 @@ _CLAIM = pa.struct(
 
 TABLES: dict[str, Table] = {
     "terms": Table(
-        1,
+        2,
         pa.schema(
             [
                 ("term_id", _S),
@@ -62,11 +72,13 @@ TABLES: dict[str, Table] = {
                 ("parents", _STRINGS),
                 ("ontology", _S),
                 ("release", _S),
+                ("xrefs", _STRINGS),
+                ("replaces", _STRINGS),
             ]
         ),
     ),
     "documents": Table(
-        1,
+        2,
         pa.schema(
             [
                 ("doc_id", _S),
@@ -74,7 +86,12 @@ TABLES: dict[str, Table] = {
                 ("year", pa.int32()),
                 ("source", _S),
                 ("licence", _S),
+                ("revision", _S),
+                ("ids", _STRINGS),
+                ("retracts", _STRINGS),
                 ("is_retracted", pa.bool_()),
+                ("flags", _STRINGS),
+                ("sections", pa.list_(_SECTION)),
                 ("text", _S),
                 ("text_sha256", _S),
             ]
@@ -97,11 +114,11 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "snippet_vectors": Table(
-        1,
+        2,
         pa.schema([("snippet_id", _S), ("vector", pa.list_(pa.float32())), ("embedder", _S)]),
     ),
     "mappings": Table(
-        1,
+        2,
         pa.schema(
             [
                 ("field", _S),
@@ -110,6 +127,7 @@ TABLES: dict[str, Table] = {
                 ("term_label", _S),
                 ("score", _F),
                 ("reason", _S),
+                ("status", _S),
                 ("alternatives", _STRINGS),
                 ("n_cells", _I),
             ]
@@ -143,9 +161,17 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "genes": Table(
-        1,
+        2,
         pa.schema(
-            [("gene_id", _S), ("symbol", _S), ("var_name", _S), ("column", _I), ("status", _S)]
+            [
+                ("gene_id", _S),
+                ("symbol", _S),
+                ("var_name", _S),
+                ("column", _I),
+                ("status", _S),
+                ("source_id", _S),
+                ("reason", _S),
+            ]
         ),
     ),
     "requests": Table(
@@ -209,6 +235,22 @@ def write_table(path: Path, name: str, table: pa.Table) -> int:
     with atomic_path(path) as temporary:
         pq.write_table(shaped, temporary, compression="zstd")
     return int(shaped.num_rows)
+
+
+def write_batches(path: Path, name: str, batches: Iterable[pa.Table]) -> int:
+    """Write a table piece by piece, atomically, one row group per piece; return the number of rows."""
+    spec = TABLES[name]
+    metadata = {b"okrcell.table": name.encode(), b"okrcell.version": str(spec.version).encode()}
+    schema, rows = spec.schema.with_metadata(metadata), 0
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for batch in batches:
+            shaped = batch.select(spec.schema.names).cast(spec.schema)
+            writer.write_table(shaped.replace_schema_metadata(metadata))
+            rows += int(shaped.num_rows)
+    return rows
 
 
 def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -1,42 +1,47 @@
-"""Steps that fill a store's knowledge: add ontologies, add notes, then chunk, embed and index."""
+"""Build a store's knowledge: chunk, embed, index; written aside, and swapped in when it is whole."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict
+import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from okrcell.artifacts import (
+    MANIFEST,
     Manifest,
+    atomic_write,
     check_folder,
     commit,
     current_manifest,
+    file_sha256,
     invalidate,
     read_manifest,
+    storage_guard,
     writing,
 )
 from okrcell.config import fingerprint
 from okrcell.console import progress
-from okrcell.corpus import ontology
-from okrcell.corpus.cells import load_profiles
 from okrcell.corpus.chunk import CHUNKER_VERSION, chunk_documents
 from okrcell.corpus.config import CorpusConfig
 from okrcell.corpus.embedder import Embedder, load_embedder
-from okrcell.corpus.literature import read_notes
-from okrcell.corpus.store import build_index, index_identity, index_matches
-from okrcell.errors import ArtifactError, DataError, ManifestError
-from okrcell.schemas import METADATA_FIELDS, TABLES, read_table, write_table
+from okrcell.corpus.index import build_index, index_state
+from okrcell.corpus.texts import Texts, open_texts
+from okrcell.corpus.vectors import embed_snippets, vector_tables
+from okrcell.errors import ArtifactError, ConfigError, DataError, EmbedderError, ManifestError
+from okrcell.schemas import empty, read_table, write_batches
 
-__all__ = ["add_notes", "add_ontologies", "build", "init_store", "open_store", "status"]
+__all__ = ["build", "init_store", "open_store", "rebuild", "status"]
 
-TermScope = Literal["all", "profiles"]
-_EMBED_STEP = 256
+_KNOWLEDGE, _BUILDING, _OLD = "knowledge", "knowledge.building", "knowledge.old"
+_SNIPPETS, _VECTORS = "snippets.parquet", "snippet_vectors.parquet"
+_WORK, _CHUNKED, _REPORT = "work", "chunked.json", "report.json"
+_NOTHING_NEW = {"new_documents": 0, "new_snippets": 0, "embedded": 0, "kept": 0}
 
 
 def init_store(store: Path) -> None:
@@ -57,203 +62,211 @@ def open_store(store: Path) -> None:
         )
 
 
-def add_ontologies(store: Path, names: Sequence[str], scope: TermScope = "all") -> dict[str, Any]:
-    """Add the terms of bundled ontologies to a store.
+def build(store: Path, config: CorpusConfig, embedder: Embedder | None = None) -> dict[str, Any]:
+    """Chunk, embed and index everything a store holds; only new texts are embedded.
 
-    Parameters
-    ----------
-    scope
-        ``all`` live terms, or only those that the store's ``profiles`` use, with their ancestors
-        up to two steps.
+    The knowledge that was built before stays in use until the new one is whole. A build that was
+    killed continues where it stopped.
 
     Returns
     -------
     dict
-        Ontology to number of terms and release, and whether anything changed.
-    """
-    open_store(store)
-    used = _used_terms(store) if scope == "profiles" else frozenset()
-    changed, added = False, {}
-    for name in names:
-        terms = [t for t in ontology.terms(name) if scope == "all" or t.term_id in used]
-        table = pa.Table.from_pylist([asdict(t) for t in terms], schema=TABLES["terms"].schema)
-        source = fingerprint([ontology.release(name), [t.term_id for t in terms]])
-        changed |= _add_table(store, "terms", name, table, source)
-        added[name] = {"terms": len(terms), "release": ontology.release(name)}
-    return {"reused": not changed, "ontologies": added}
+        ``reused`` (nothing had changed), ``documents``, ``snippets``, ``by_source``, ``embedder``,
+        ``dim``; ``duplicates`` (records left out because another of the same id is newer),
+        ``repeated`` (snippets whose text an earlier one has); and of this build: ``new_documents``,
+        ``new_snippets``, ``embedded`` and ``kept`` (distinct texts).
 
-
-def add_notes(store: Path, folder: Path) -> dict[str, Any]:
-    """Add a folder of Markdown or text notes as documents; replaces the notes added before."""
-    open_store(store)
-    table = read_notes(folder)
-    source = fingerprint(table.select(["doc_id", "text_sha256"]).to_pylist())
-    changed = _add_table(store, "documents", "notes", table, source)
-    return {"reused": not changed, "documents": table.num_rows}
-
-
-def _add_table(store: Path, kind: str, name: str, table: pa.Table, source: str) -> bool:
-    """Write one source's table as an artefact of its own; return whether anything changed."""
-    with writing(store, "store"):
-        folder = store / kind / name
-        if current_manifest(folder, kind, config={}, inputs={name: source}):
-            return False
-        invalidate(folder)
-        rows = write_table(folder / f"{kind}.parquet", kind, table)
-        commit(folder, kind, config={}, inputs={name: source}, files={f"{kind}.parquet": rows})
-        return True
-
-
-def _used_terms(store: Path) -> frozenset[str]:
-    used: set[str] = set()
-    for profile in load_profiles(store).to_pylist():
-        for field in METADATA_FIELDS:
-            term_id = profile[f"{field}_ontology_term_id"]
-            if term_id:
-                near = {t for t, steps in ontology.ancestors(term_id).items() if steps <= 2}
-                used |= near | {term_id}
-    return frozenset(used)
-
-
-def build(store: Path, config: CorpusConfig, *, embedder: Embedder | None = None) -> dict[str, Any]:
-    """Chunk, embed and index everything a store holds; only new snippets are embedded.
-
-    Returns
-    -------
-    dict
-        Counts of documents and snippets by source, how many were new, and whether all was reused.
+    Raises
+    ------
+    ManifestError
+        Nothing was added to the store, or a part of it is damaged.
+    DataError
+        No document has any text.
     """
     open_store(store)
     embedder = embedder or load_embedder(config.embedder)
+    if config.chunk_tokens > embedder.max_tokens:
+        raise ConfigError(
+            "[corpus] chunk_tokens",
+            found=f"{config.chunk_tokens}",
+            expected=f"at most {embedder.max_tokens}, which is what {embedder.id} reads",
+            fix="Lower chunk_tokens, or use another embedder.",
+        )
     with writing(store, "store"):
-        tables, inputs = _documents(store)
-        folder = store / "knowledge"
+        corpus = open_texts(store)
         key = {
             "chunk_tokens": config.chunk_tokens,
             "chunker": CHUNKER_VERSION,
             "embedder": embedder.id,
         }
-        manifest = current_manifest(folder, "knowledge", config=key, inputs=inputs)
+        _finish_swap(store)
+        folder, aside = store / _KNOWLEDGE, store / _BUILDING
+        manifest = current_manifest(folder, _KNOWLEDGE, config=key, inputs=corpus.inputs)
+        if manifest is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+            if index_state(folder, manifest):
+                build_index(folder, manifest)
+            return {"reused": True, **manifest.facts, **_NOTHING_NEW}
+        manifest = current_manifest(aside, _KNOWLEDGE, config=key, inputs=corpus.inputs)
         if manifest is None:
-            manifest = _write_knowledge(folder, tables, key, inputs, embedder)
-            reused = False
-        else:
-            reused = True
-        identity = index_identity(manifest.fingerprint)
-        if not index_matches(folder / "chroma", identity):
-            snippets = read_table(folder / "snippets.parquet", "snippets", ["snippet_id", "source"])
-            vectors = _read_vectors(folder, embedder)
-            ids, sources = snippets["snippet_id"].to_pylist(), snippets["source"].to_pylist()
-            matrix = np.stack([vectors[key] for key in ids])
-            build_index(folder / "chroma", identity, ids, sources, matrix)
-    return {"reused": reused, **manifest.facts}
+            manifest = _write_tables(store, corpus, key, embedder)
+        if index_state(aside, manifest):
+            build_index(aside, manifest)
+        report = _read_note(aside / _WORK / _REPORT)
+        _swap(store)
+        return {"reused": False, **manifest.facts, **(report or _NOTHING_NEW)}
 
 
-def _documents(store: Path) -> tuple[pa.Table, dict[str, str]]:
-    parts, inputs = [], {}
-    for kind, convert in (("terms", _terms_as_documents), ("documents", lambda table: table)):
-        for folder in sorted(path for path in (store / kind).glob("*") if path.is_dir()):
-            inputs[f"{kind}/{folder.name}"] = read_manifest(folder, kind).fingerprint
-            parts.append(convert(read_table(folder / f"{kind}.parquet", kind)))
-    if not parts:
-        raise ManifestError(
-            store,
-            found="no ontology and no document",
-            expected="something to search in",
-            fix="Run 'okrcell corpus add-ontology' or 'okrcell corpus add-literature' first.",
-        )
-    return pa.concat_tables(parts), inputs
+def rebuild(store: Path, config: CorpusConfig, embedder: Embedder | None = None) -> dict[str, Any]:
+    """Make the index again from the snippet tables: the same tables give the same results.
+
+    Raises
+    ------
+    ManifestError
+        The store was never built, or its tables are damaged.
+    EmbedderError
+        The vectors were made by another embedder than the one asked for.
+    """
+    open_store(store)
+    wanted = (embedder or load_embedder(config.embedder)).id
+    with writing(store, "store"):
+        _finish_swap(store)
+        manifest = read_manifest(store / _KNOWLEDGE, _KNOWLEDGE)
+        if manifest.facts["embedder"] != wanted:
+            raise EmbedderError(
+                store / _KNOWLEDGE,
+                found=f"vectors made by {manifest.facts['embedder']}",
+                expected=f"vectors made by {wanted}",
+                fix="Use the same --embedder, or run 'okrcell corpus build' with this one.",
+            )
+        build_index(store / _KNOWLEDGE, manifest)
+    return {name: manifest.facts[name] for name in ("snippets", "by_source", "embedder")}
 
 
-def _terms_as_documents(terms: pa.Table) -> pa.Table:
-    """One document per defined term: its name, definition and synonyms, as a sentence can cite it."""
-    rows = []
-    for term in terms.to_pylist():
-        text = f"{term['label']}: {term['definition']}" if term["definition"] else term["label"]
-        if term["synonyms"]:
-            text = f"{text.rstrip('. ')}. Synonyms: {', '.join(term['synonyms'])}."
-        rows.append(
-            {
-                "doc_id": term["term_id"],
-                "title": term["label"],
-                "year": None,
-                "source": term["ontology"],
-                "licence": "",
-                "is_retracted": False,
-                "text": text,
-                "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=TABLES["documents"].schema)
+def _write_tables(store: Path, corpus: Texts, key: dict[str, Any], embedder: Embedder) -> Manifest:
+    """Write both snippet tables aside and commit them there; continue what a killed build left."""
+    aside, work = store / _BUILDING, store / _BUILDING / _WORK
+    known = store / _KNOWLEDGE if (store / _KNOWLEDGE / MANIFEST).exists() else None
+    invalidate(aside)
+    with storage_guard(aside):
+        work.mkdir(parents=True, exist_ok=True)
+    snippets = aside / _SNIPPETS
+    facts = _chunk(snippets, work / _CHUNKED, corpus, key, embedder)
+    run = embed_snippets(work, snippets, known, embedder)
+    n = write_batches(
+        aside / _VECTORS, "snippet_vectors", vector_tables(snippets, run, embedder.id)
+    )
+    report = {**_news(known, snippets), "embedded": run.embedded, "kept": run.kept}
+    atomic_write(work / _REPORT, json.dumps(report) + "\n")
+    facts |= {
+        "repeated": n - len(run.vectors),
+        "embedder": embedder.id,
+        "dim": embedder.dim,
+    }
+    return commit(
+        aside,
+        _KNOWLEDGE,
+        config=key,
+        inputs=corpus.inputs,
+        files={_SNIPPETS: n, _VECTORS: n},
+        facts=facts,
+    )
 
 
-def _write_knowledge(
-    folder: Path,
-    documents: pa.Table,
-    key: dict[str, Any],
-    inputs: dict[str, str],
-    embedder: Embedder,
-) -> Manifest:
-    snippets = chunk_documents(documents, embedder, key["chunk_tokens"])
-    if not snippets.num_rows:
+def _chunk(
+    snippets: Path, note: Path, corpus: Texts, key: dict[str, Any], embedder: Embedder
+) -> dict[str, Any]:
+    """Write the table ``snippets`` unless a killed build has; return what is known of it."""
+    made_from = fingerprint({"config": key, "inputs": corpus.inputs})
+    before = _read_note(note)
+    if before.get("made_from") == made_from and _matches(snippets, before.get("sha256")):
+        return dict(before["facts"])
+    by_source: dict[str, int] = {}
+    documents = 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal documents
+        with progress("Cutting documents", corpus.total, "documents") as advance:
+            for table in corpus.tables():
+                chunked = chunk_documents(table, embedder, key["chunk_tokens"])
+                documents += table.num_rows
+                for entry in chunked["source"].value_counts().to_pylist():
+                    source = entry["values"]
+                    by_source[source] = by_source.get(source, 0) + entry["counts"]
+                yield chunked
+                advance(table.num_rows)
+
+    if not write_batches(snippets, "snippets", tables()):
         raise DataError(
-            folder.parent,
+            snippets.parent.parent,
             found="no text in any document",
             expected="at least one sentence to search in",
-            fix="Add an ontology or notes that are not empty, then build again.",
+            fix="Add an ontology or documents that are not empty, then build again.",
         )
-    known = _read_vectors(folder, embedder)
-    rows = [row for row in snippets.to_pylist() if row["snippet_id"] not in known]
-    with progress("Embedding snippets", len(rows), "snippets") as advance:
-        # Of equal length in a batch, so that little is spent on padding.
-        rows.sort(key=lambda row: (row["n_tokens"], row["snippet_id"]))
-        for begin in range(0, len(rows), _EMBED_STEP):
-            part = rows[begin : begin + _EMBED_STEP]
-            vectors = embedder.encode([row["text"] for row in part])
-            known.update(zip((row["snippet_id"] for row in part), vectors, strict=True))
-            advance(len(part))
-    ids = snippets["snippet_id"].to_pylist()
-    vector_table = pa.table(
-        {
-            "snippet_id": ids,
-            "vector": pa.array([known[snippet_id] for snippet_id in ids], pa.list_(pa.float32())),
-            "embedder": [embedder.id] * len(ids),
-        }
-    )
-    invalidate(folder)
-    files = {
-        "snippets.parquet": write_table(folder / "snippets.parquet", "snippets", snippets),
-        "snippet_vectors.parquet": write_table(
-            folder / "snippet_vectors.parquet", "snippet_vectors", vector_table
-        ),
-    }
-    by_source = snippets["source"].value_counts().to_pylist()
     facts = {
-        "documents": documents.num_rows,
-        "snippets": len(ids),
-        "by_source": {entry["values"]: entry["counts"] for entry in by_source},
-        "embedder": embedder.id,
+        "documents": documents,
+        "duplicates": corpus.literature.counts["duplicates"],
+        "snippets": sum(by_source.values()),
+        "by_source": dict(sorted(by_source.items())),
     }
-    return commit(folder, "knowledge", config=key, inputs=inputs, files=files, facts=facts)
+    done = {"made_from": made_from, "sha256": file_sha256(snippets), "facts": facts}
+    atomic_write(note, json.dumps(done, sort_keys=True) + "\n")
+    return facts
 
 
-def _read_vectors(folder: Path, embedder: Embedder) -> dict[str, npt.NDArray[np.float32]]:
-    """Return vectors by snippet id, of this embedder only."""
-    path = folder / "snippet_vectors.parquet"
-    if not path.exists():
+def _matches(path: Path, sha256: object) -> bool:
+    return path.exists() and file_sha256(path) == sha256
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """Return a note that a build left for the one that continues it; {} where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    table = read_table(path, "snippet_vectors")
-    return {
-        row["snippet_id"]: np.asarray(row["vector"], dtype=np.float32)
-        for row in table.to_pylist()
-        if row["embedder"] == embedder.id
-    }
+    return found if isinstance(found, dict) else {}
+
+
+def _news(known: Path | None, snippets: Path) -> dict[str, int]:
+    """Count the documents and snippets that the knowledge built before does not have."""
+    columns = ["snippet_id", "doc_id"]
+    now = read_table(snippets, "snippets", columns)
+    before = read_table(known / _SNIPPETS, "snippets", columns) if known else empty("snippets")
+    counts = {}
+    for name, column in (("new_documents", "doc_id"), ("new_snippets", "snippet_id")):
+        distinct = now[column].unique()
+        counts[name] = len(distinct) - int(
+            pc.sum(pc.is_in(distinct, value_set=before[column].unique())).as_py() or 0
+        )
+    return counts
+
+
+def _swap(store: Path) -> None:
+    """Put the finished folder into the place of the knowledge that was used so far."""
+    folder, aside, old = store / _KNOWLEDGE, store / _BUILDING, store / _OLD
+    with storage_guard(folder):
+        shutil.rmtree(aside / _WORK, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)  # noqa: PTH105  (one name for the fault injector)
+        os.replace(aside, folder)  # noqa: PTH105
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _finish_swap(store: Path) -> None:
+    """Finish what was killed between the two renames, or put the old knowledge back."""
+    folder, aside, old = store / _KNOWLEDGE, store / _BUILDING, store / _OLD
+    with storage_guard(folder):
+        if not folder.exists() and old.exists():
+            source = aside if (aside / MANIFEST).exists() else old
+            os.replace(source, folder)  # noqa: PTH105
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def status(store: Path) -> dict[str, dict[str, Any]]:
     """Describe every part of a store; a part that is absent or damaged is listed as such."""
     open_store(store)
-    parts = {"knowledge": "knowledge", "cells": "cells"}
+    parts = {_KNOWLEDGE: _KNOWLEDGE, "cells": "cells"}
     for kind, pattern in (
         ("dataset", "datasets/*"),
         ("terms", "terms/*"),
@@ -270,5 +283,7 @@ def status(store: Path) -> dict[str, dict[str, Any]]:
             described[name] = {"state": f"not usable: {error.found}", "facts": {}}
             continue
         rows = {file: entry["rows"] for file, entry in manifest.files.items() if entry["rows"]}
-        described[name] = {"state": "whole", "facts": dict(manifest.facts) or rows}
+        problem = index_state(store / name, manifest) if kind == _KNOWLEDGE else ""
+        state = f"whole, but not searchable: {problem}" if problem else "whole"
+        described[name] = {"state": state, "facts": dict(manifest.facts) or rows}
     return described

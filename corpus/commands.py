@@ -1,4 +1,4 @@
-"""Commands of the corpus stage."""
+"""``okrcell corpus``: knowledge in, knowledge out, and the upkeep of a store."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from okrcell import console
+from okrcell.corpus import cell_commands
+
+__all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True, help="Build a store: ontologies, literature, cells, search."
 )
 
-Store = Annotated[Path, typer.Argument(help="Store folder.")]
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store folder.")]
 Config = Annotated[
     Path | None, typer.Option("--config", help="TOML file; its table 'corpus' is read.")
+]
+EmbedderName = Annotated[
+    str | None, typer.Option(help="minilm, a model folder, or openai:MODEL. Default: minilm.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -27,140 +33,135 @@ def _config(config: Path | None, **flags: Any) -> Any:
     return load_config(CorpusConfig, "corpus", config, flags)
 
 
-def _report(result: dict[str, Any], as_json: bool, title: str) -> None:
-    if as_json:
-        console.emit_json(result)
-        return
-    rows = [[name, console.plain(value)] for name, value in result.items() if name != "reused"]
-    if result.get("reused"):
-        title += " (unchanged, reused)"
-    console.table(title, ["", ""], rows)
-
-
 @app.command()
-def init(store: Store) -> None:
-    """Make an empty store."""
-    from okrcell.corpus.build import init_store
+def init(
+    store: Store,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Archive made by 'okrcell corpus export'.")
+    ] = None,
+) -> None:
+    """Make an empty store, or one from an exported archive."""
+    if source is None:
+        from okrcell.corpus.build import init_store
 
-    init_store(store)
+        init_store(store)
+    else:
+        from okrcell.corpus.importing import import_store
+
+        import_store(source, store)
     console.say(f"{store}: ready")
 
 
 @app.command("add-ontology")
 def add_ontology(
     store: Store,
-    names: Annotated[
-        list[str], typer.Argument(help="cl, uberon, mondo, hsapdv, pato, efo, hancestro.")
-    ],
+    ontologies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="cl, uberon, mondo, hsapdv, pato, efo, hancestro (they come with okrcell; none "
+            "named: all), or FILE.obo, .owl, .json, also .gz."
+        ),
+    ] = None,
     terms: Annotated[
         str, typer.Option(help="'all' live terms, or those the store's 'profiles' use.")
     ] = "all",
     json: Json = False,
 ) -> None:
-    """Add terms of the bundled ontologies."""
-    from okrcell.corpus.build import add_ontologies
+    """Add ontology terms; a file takes the place of the ontology that comes with okrcell."""
+    from okrcell.corpus.terms import add_ontologies
     from okrcell.errors import ConfigError
 
     if terms not in {"all", "profiles"}:
         raise ConfigError(
             "--terms", found=f"'{terms}'", expected="'all' or 'profiles'", fix="Correct the flag."
         )
-    result = add_ontologies(store, names, "profiles" if terms == "profiles" else "all")
-    _report(
-        result if json else {"reused": result["reused"], **result["ontologies"]}, json, "Ontologies"
-    )
+    result = add_ontologies(store, ontologies or [], "profiles" if terms == "profiles" else "all")
+    shown = {"reused": result["reused"], **result["ontologies"]}
+    console.report(result if json else shown, json, "Ontologies")
 
 
 @app.command("add-literature")
 def add_literature(
     store: Store,
-    folder: Annotated[Path, typer.Argument(help="Folder of Markdown or text notes.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Files or folders: PubMed XML, PMC JATS XML, JSON lines, Markdown, text; also .gz."
+        ),
+    ] = None,
+    pubmed: Annotated[
+        str | None,
+        typer.Option(help="A PubMed query; the key is read from NCBI_API_KEY."),
+    ] = None,
+    most: Annotated[int, typer.Option("--max", min=1, help="Most records of a query.")] = 1000,
+    source: Annotated[
+        str | None, typer.Option(help="Name to search these documents by. Default: their format.")
+    ] = None,
+    email: Annotated[
+        str | None, typer.Option(help="Your address, which NCBI asks for with queries.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what a query finds; fetch and write nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Add a folder of notes as documents."""
-    from okrcell.corpus.build import add_notes
-
-    _report(add_notes(store, folder), json, "Documents")
-
-
-@app.command("add-cells")
-def add_cells(
-    store: Store,
-    data: Annotated[Path, typer.Argument(help="An h5ad file.")],
-    maps: Annotated[
-        list[str] | None, typer.Option("--map", help="FIELD=COLUMN of obs; repeat.")
-    ] = None,
-    constants: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE for all cells; repeat.")
-    ] = None,
-    dataset_id: Annotated[str | None, typer.Option(help="Default: the file's stem.")] = None,
-    values: Annotated[str | None, typer.Option(help="counts or lognorm; default: detect.")] = None,
-    layer: Annotated[str | None, typer.Option(help="X, raw, or a layer.")] = None,
-    hold_out: Annotated[
-        list[str] | None, typer.Option("--hold-out", help="Cell type kept out of training; repeat.")
-    ] = None,
-    overrides: Annotated[
-        Path | None, typer.Option(help="TSV of decided labels: field, label, term_id.")
-    ] = None,
-    config: Config = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
-    json: Json = False,
-) -> None:
-    """Add the cells of an h5ad: genes resolved, labels mapped to terms, splits assigned."""
-    from okrcell.config import load_config
-    from okrcell.corpus import cells
+    """Add articles and notes as documents; files that the store has are not read again."""
+    from okrcell.corpus import literature
     from okrcell.corpus.build import open_store
-    from okrcell.corpus.config import CellsConfig
-    from okrcell.corpus.normalise import read_overrides
+    from okrcell.errors import ConfigError
 
+    if bool(files) == (pubmed is not None) or (dry_run and not pubmed):
+        raise ConfigError(
+            "add-literature",
+            found="both files and --pubmed" if files and pubmed else "neither files nor --pubmed",
+            expected="files or folders, or a query (which alone takes --dry-run)",
+            fix="Name one of them.",
+        )
     open_store(store)
-    how = load_config(
-        CellsConfig,
-        "corpus",
-        None,
-        {
-            "columns": console.pairs("--map", maps),
-            "constants": console.pairs("--set", constants),
-            "dataset_id": dataset_id or console.slug(data.stem),
-        },
-    )
-    keys = _config(
-        config,
-        values=values,
-        layer=layer,
-        hold_out=tuple(hold_out) if hold_out else None,
-        seed=seed,
-    )
-    decided = read_overrides(overrides) if overrides else None
-    result = cells.add_cells(store, data, keys, how, decided)
-    _report(result, json, f"Cells of {data.name}")
-    for label in result["unresolved"]:
-        console.say(f"unresolved {label}: decide it in a table and pass --overrides")
+    if pubmed is not None:
+        from okrcell.corpus import pubmed as service
+
+        if dry_run:
+            console.report(
+                service.plan_pubmed(pubmed, most, email=email), json, "PubMed would give"
+            )
+            return
+        result = service.add_pubmed(store, pubmed, most, email=email, source=source)
+    else:
+        result = literature.add_literature(store, files or [], source=source)
+    console.report(result, json, "Documents")
 
 
 @app.command()
 def build(
-    store: Store,
-    embedder: Annotated[str | None, typer.Option(help="minilm, or a model folder.")] = None,
-    config: Config = None,
-    json: Json = False,
+    store: Store, embedder: EmbedderName = None, config: Config = None, json: Json = False
 ) -> None:
     """Chunk, embed and index; only what is new is embedded."""
     from okrcell.corpus.build import build as run
 
-    _report(run(store, _config(config, embedder=embedder)), json, "Knowledge")
+    console.report(run(store, _config(config, embedder=embedder)), json, "Knowledge")
+
+
+@app.command()
+def rebuild(
+    store: Store, embedder: EmbedderName = None, config: Config = None, json: Json = False
+) -> None:
+    """Make the search index again from the tables; the same tables give the same results."""
+    from okrcell.corpus.build import rebuild as run
+
+    console.report(run(store, _config(config, embedder=embedder)), json, "Index")
 
 
 @app.command()
 def search(
     store: Store,
-    text: Annotated[str, typer.Argument(help="What to look for.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of snippets.")] = 10,
     mode: Annotated[str, typer.Option(help="hybrid, dense or lexical.")] = "hybrid",
     source: Annotated[
-        str | None, typer.Option(help="Restrict to sources, such as cl,notes.")
+        str | None, typer.Option(help="Restrict to sources, such as cl,pubmed.")
     ] = None,
-    embedder: Annotated[str, typer.Option(help="minilm, or a model folder.")] = "minilm",
+    embedder: EmbedderName = None,
     json: Json = False,
 ) -> None:
     """Search the snippets of a built store."""
@@ -172,7 +173,7 @@ def search(
 
     open_store(store)
     wanted = parse_mode(mode)
-    knowledge = open_knowledge(store, load_embedder(embedder))
+    knowledge = open_knowledge(store, load_embedder(embedder or "minilm"))
     sources = source.split(",") if source else None
     found = knowledge.search(text, k=k, sources=sources, mode=wanted)
     knowledge.close()
@@ -181,6 +182,11 @@ def search(
         return
     rows = [[f"{s.score:.4f}", s.doc_id, s.section, s.text] for s in found]
     console.table(f"{len(found)} snippets", ["score", "document", "section", "text"], rows)
+
+
+app.command("normalise")(cell_commands.normalise)
+app.command("add-cells")(cell_commands.add_cells)
+app.command("profiles")(cell_commands.profiles)
 
 
 @app.command()
@@ -194,3 +200,35 @@ def status(store: Store, json: Json = False) -> None:
         return
     rows = [[name, entry["state"], console.plain(entry["facts"])] for name, entry in result.items()]
     console.table(f"Store {store}", ["part", "state", "holds"], rows)
+
+
+@app.command()
+def verify(store: Store, json: Json = False) -> None:
+    """Check that all parts of a store fit together, down to every snippet, vector and cell."""
+    from okrcell.corpus.build import open_store
+    from okrcell.corpus.upkeep import verify as check
+
+    open_store(store)
+    findings = check(store)
+    if json:
+        console.emit_json([vars(finding) for finding in findings])
+    else:
+        rows = [["ok" if f.ok else "wrong", f.part, f.check, f.detail, f.remedy] for f in findings]
+        console.table(f"Store {store}", ["", "part", "check", "found", "do this"], rows)
+    if not all(f.ok for f in findings):
+        raise typer.Exit(2)
+
+
+@app.command()
+def export(
+    store: Store,
+    out: Annotated[Path, typer.Option("--out", help="Archive to write (.zip).")],
+    cells: Annotated[bool, typer.Option("--cells", help="Put the cells in as well.")] = False,
+    json: Json = False,
+) -> None:
+    """Write the store's tables into one archive; 'corpus init --from' reads it back."""
+    from okrcell.corpus.build import open_store
+    from okrcell.corpus.exchange import export_store
+
+    open_store(store)
+    console.report(export_store(store, out, include_cells=cells), json, f"Archive {out.name}")

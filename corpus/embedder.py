@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,11 +19,18 @@ import numpy.typing as npt
 from okrcell.artifacts import file_sha256
 from okrcell.errors import EmbedderError
 
-__all__ = ["MINILM_SHA256", "Embedder", "check_minilm", "load_embedder", "minilm_path"]
+__all__ = [
+    "MINILM_SHA256",
+    "Embedder",
+    "check_minilm",
+    "encode_long",
+    "load_embedder",
+    "minilm_path",
+]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = "model.safetensors"
-_BATCH = 64
+_BATCH = 32
 
 
 class Embedder(Protocol):
@@ -51,6 +58,10 @@ class Embedder(Protocol):
         """Return the number of word pieces of each text, special tokens included."""
         ...
 
+    def token_ends(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return, per text, the character offset at which each word piece ends, in order."""
+        ...
+
 
 def minilm_path() -> Path:
     """Return the folder of the packaged all-MiniLM-L6-v2 model."""
@@ -66,13 +77,19 @@ def load_embedder(name: str = "minilm") -> Embedder:
     Parameters
     ----------
     name
-        ``minilm`` (checked against its sha256) or the path of a sentence-transformers folder.
+        ``minilm`` (checked against its sha256), the path of a sentence-transformers folder, or
+        ``openai:MODEL`` for a service that speaks the OpenAI embeddings protocol.
 
     Raises
     ------
     EmbedderError
-        The folder is missing, or the packaged weights are not the pinned ones.
+        The folder is missing, the packaged weights are not the pinned ones, or the service's key
+        is not in the environment.
     """
+    if name.startswith("openai:"):
+        from okrcell.corpus.remote_embedder import RemoteEmbedder
+
+        return RemoteEmbedder.from_environment(name.removeprefix("openai:"))
     if name == "minilm":
         weights, sha256 = check_minilm()
         label = "all-MiniLM-L6-v2"
@@ -141,21 +158,66 @@ class _SentenceTransformer:
         )
         return [len(ids) for ids in encoded["input_ids"]]
 
+    def token_ends(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._model.tokenizer(
+            list(texts),
+            truncation=False,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]
+
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        distinct = sorted(set(texts))
-        if not distinct:
-            return np.zeros((0, self.dim), dtype=np.float32)
+        return encode_long(self, texts, self._encode_fitting)
+
+    def _encode_fitting(
+        self, texts: Sequence[str], lengths: Sequence[int]
+    ) -> npt.NDArray[np.float32]:
+        """Encode texts that fit, batched by word pieces: characters predict padding less well."""
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        order = np.argsort(lengths, kind="stable")[::-1]
+        for begin in range(0, len(order), _BATCH):
+            rows = order[begin : begin + _BATCH]
+            vectors[rows] = self._model.encode(
+                [texts[row] for row in rows], batch_size=len(rows), show_progress_bar=False
+            )
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+
+def encode_long(
+    embedder: Embedder,
+    texts: Sequence[str],
+    encode: Callable[[Sequence[str], Sequence[int]], npt.NDArray[np.float32]],
+) -> npt.NDArray[np.float32]:
+    """Encode texts of any length by a function that takes texts that fit, and their lengths.
+
+    Equal texts are encoded once. A text that does not fit is the mean of its groups of sentences,
+    weighted by their number of word pieces.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 [n, D], unit rows.
+    """
+    distinct = sorted(set(texts))
+    if not distinct:
+        return np.zeros((0, embedder.dim), dtype=np.float32)
+    lengths = embedder.count_tokens(distinct)
+    if max(lengths) <= embedder.max_tokens:
+        pooled = encode(distinct, lengths)
+    else:
         groups = [
-            self._groups(text) if tokens > self.max_tokens else [text]
-            for text, tokens in zip(distinct, self.count_tokens(distinct), strict=True)
+            _groups(embedder, text) if tokens > embedder.max_tokens else [text]
+            for text, tokens in zip(distinct, lengths, strict=True)
         ]
         pieces = [piece for group in groups for piece in group]
-        vectors = np.asarray(
-            self._model.encode(pieces, batch_size=_BATCH, show_progress_bar=False),
-            dtype=np.float32,
-        )
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        weights = np.asarray(self.count_tokens(pieces), dtype=np.float32)
+        counts = embedder.count_tokens(pieces)
+        vectors = encode(pieces, counts)
+        weights = np.asarray(counts, dtype=np.float32)
         bounds = np.cumsum([0, *map(len, groups)])
         pooled = np.stack(
             [
@@ -164,23 +226,29 @@ class _SentenceTransformer:
             ]
         )
         pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
-        rows = {text: row for row, text in enumerate(distinct)}
-        return pooled[[rows[text] for text in texts]].astype(np.float32)
+    rows = {text: row for row, text in enumerate(distinct)}
+    return np.asarray(pooled[[rows[text] for text in texts]], dtype=np.float32)
 
-    def _groups(self, text: str) -> list[str]:
-        """Split into runs of sentences that fit; a sentence that does not fit is split by words."""
-        units: list[str] = []
-        for sentence in re.split(r"(?<=[.!?;])\s+", text):
-            if self.count_tokens([sentence])[0] <= self.max_tokens:
-                units.append(sentence)
-                continue
-            words, step = sentence.split(), self.max_tokens // 8
-            units += [" ".join(words[i : i + step]) for i in range(0, len(words), step)]
-        groups, current = [], ""
-        for unit in units:
-            joined = f"{current} {unit}".strip()
-            if current and self.count_tokens([joined])[0] > self.max_tokens:
-                groups.append(current)
-                joined = unit
-            current = joined
-        return [*groups, current]
+
+def _groups(embedder: Embedder, text: str) -> list[str]:
+    """Split into runs of sentences that fit; a sentence that does not fit is split by words."""
+    limit = embedder.max_tokens
+    units: list[str] = []
+    sentences = re.split(r"(?<=[.!?;])\s+", text)
+    for sentence, tokens in zip(sentences, embedder.count_tokens(sentences), strict=True):
+        if tokens <= limit:
+            units.append(sentence)
+            continue
+        words, step = sentence.split(), limit // 8
+        units += [" ".join(words[i : i + step]) for i in range(0, len(words), step)]
+    # Each unit's count has the special tokens in it, so that a sum is never too low.
+    groups: list[str] = []
+    current: list[str] = []
+    total = 0
+    for unit, tokens in zip(units, embedder.count_tokens(units), strict=True):
+        if current and total + tokens > limit:
+            groups.append(" ".join(current))
+            current, total = [], 0
+        current.append(unit)
+        total += tokens
+    return [*groups, " ".join(current)]

@@ -1,36 +1,39 @@
-"""Search over the snippets of a store: dense, lexical, or both fused, exactly re-ranked, stable."""
+"""Search over the snippets of a store: dense, lexical, or both fused, exactly scored, stable."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from okrcell.artifacts import read_manifest
+from okrcell.corpus.dense import EXACT_ROWS
 from okrcell.corpus.embedder import Embedder
-from okrcell.corpus.store import VectorIndex, index_identity
+from okrcell.corpus.fusion import fuse
+from okrcell.corpus.index import Index, open_index
 from okrcell.errors import ConfigError, EmbedderError
-from okrcell.schemas import read_table
 
 __all__ = ["Knowledge", "Mode", "Snippet", "open_knowledge", "parse_mode"]
 
 Mode = Literal["hybrid", "dense", "lexical"]
-_OVERFETCH = 4
-_RRF_K = 60  # reciprocal rank fusion, Cormack et al. 2009
+_POOL = 200  # candidates of either kind that are fused: no more found better passages
+_DIGITS = 6
+
+Rows = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Snippet:
     """A piece of a document that a sentence can cite.
 
-    ``doc_id`` is a term id for ontology terms and ``NOTE:<stem>`` for notes; ``source`` is the short
-    name of the ontology, or ``notes``.
+    ``doc_id`` is a term id for ontology terms, else ``PMID:1``, ``PMC:1``, ``DOI:10.1/x``,
+    ``NOTE:stem`` or ``JSONL:id``; ``source`` is the short name of the ontology, or the name under
+    which the document was added.
     """
 
     snippet_id: str
@@ -45,24 +48,14 @@ class Snippet:
 class Knowledge:
     """The finished snippets of a store. Open it with :func:`open_knowledge`."""
 
-    def __init__(
-        self,
-        snippets: list[Snippet],
-        vectors: npt.NDArray[np.float32],
-        index: VectorIndex,
-        embedder: Embedder,
-        fingerprint: str,
-    ) -> None:
+    def __init__(self, index: Index, embedder: Embedder, fingerprint: str) -> None:
         self.fingerprint = fingerprint
-        self._snippets, self._vectors = snippets, vectors
         self._index, self._embedder = index, embedder
-        self._row = {snippet.snippet_id: row for row, snippet in enumerate(snippets)}
-        self._by_document: dict[str, list[Snippet]] = {}
-        for snippet in snippets:
-            self._by_document.setdefault(snippet.doc_id, []).append(snippet)
+        self._position = np.empty(len(index.order), np.int64)
+        self._position[index.order] = np.arange(len(index.order))
 
     def __len__(self) -> int:
-        return len(self._snippets)
+        return len(self._index.rows)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -71,12 +64,12 @@ class Knowledge:
 
     def get(self, snippet_id: str) -> Snippet | None:
         """Return a snippet by id."""
-        row = self._row.get(snippet_id)
-        return None if row is None else self._snippets[row]
+        row = self._index.rows.row_of(snippet_id)
+        return None if row is None else self._snippet(row)
 
     def of_document(self, doc_id: str) -> list[Snippet]:
         """Return a document's snippets in reading order."""
-        return list(self._by_document.get(doc_id, ()))
+        return [self._snippet(row) for row in self._index.rows.of_document(doc_id)]
 
     def search(
         self,
@@ -85,6 +78,7 @@ class Knowledge:
         k: int = 10,
         sources: Sequence[str] | None = None,
         mode: Mode = "hybrid",
+        names: Sequence[str] = (),
     ) -> list[Snippet]:
         """Return the ``k`` best snippets, best first; equal scores are ordered by id.
 
@@ -93,9 +87,18 @@ class Knowledge:
         sources
             Restrict to these sources; None means all.
         mode
-            ``dense`` (cosine), ``lexical`` (BM25), or ``hybrid``: reciprocal rank fusion of both.
+            ``dense`` (cosine), ``lexical`` (BM25 over words and pairs of words), or ``hybrid``: both,
+            see :func:`okrcell.corpus.fusion.fuse`.
+        names
+            Other names of what the query names, such as a term's synonyms: a text is scored by the
+            words of the name that fits it best. ``dense`` does not use them.
+
+        Raises
+        ------
+        ConfigError
+            A source that the store does not have.
         """
-        wanted = self.sources if sources is None else tuple(sources)
+        wanted = self.sources if sources is None else tuple(dict.fromkeys(sources))
         unknown = sorted(set(wanted) - set(self.sources))
         if unknown:
             raise ConfigError(
@@ -104,79 +107,77 @@ class Knowledge:
                 expected=f"one of {', '.join(self.sources)}",
                 fix="Correct the name, or add the source and build the store again.",
             )
-        depth = k if mode != "hybrid" else k * _OVERFETCH
-        rankings = []
-        if mode in {"hybrid", "dense"}:
-            rankings.append(self._dense(query, depth, wanted))
-        if mode in {"hybrid", "lexical"}:
-            rankings.append(self._lexical(query, depth, wanted))
-        if len(rankings) == 1:
-            return rankings[0]
-        fused: dict[str, float] = {}
-        for ranking in rankings:
-            for rank, snippet in enumerate(ranking):
-                fused[snippet.snippet_id] = fused.get(snippet.snippet_id, 0.0) + 1 / (
-                    _RRF_K + rank + 1
-                )
-        return self._top(fused, k)
-
-    def _top(self, scores: dict[str, float], k: int) -> list[Snippet]:
-        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]
-        return [
-            replace(self._snippets[self._row[key]], score=round(score, 6)) for key, score in best
-        ]
-
-    def _dense(self, query: str, k: int, sources: Sequence[str]) -> list[Snippet]:
+        if not wanted or k < 1:
+            return []
+        if mode == "lexical":
+            scores, _ = self._lexical(query, names, wanted)
+            rows = _best(scores, k)
+            return self._top(rows, scores[rows], k)
         vector = self._embedder.encode([query])[0]
-        ids = sorted(set(self._index.candidates(vector, k * _OVERFETCH, sources)))
-        if not ids:
-            return []
-        exact = self._vectors[[self._row[key] for key in ids]] @ vector
-        return self._top(dict(zip(ids, map(float, exact), strict=True)), k)
+        pool = k if mode == "dense" else max(_POOL, k)
+        rows = self._index.order[self._index.dense.nearest(vector, pool, wanted)].astype(np.int64)
+        if mode == "dense":
+            return self._top(rows, self._vectors(rows) @ vector, k)
+        scores, ideal = self._lexical(query, names, wanted)
+        rows = np.union1d(rows, _best(scores, pool))
+        fused = fuse(vector, self._vectors(rows), scores[rows], ideal)
+        return self._top(rows, fused, k)
 
-    def _lexical(self, query: str, k: int, sources: Sequence[str]) -> list[Snippet]:
-        bm25s = _bm25s_module()
+    def _vectors(self, rows: Rows) -> npt.NDArray[np.float32]:
+        return self._index.dense.vectors(self._position[rows])
 
-        tokens = bm25s.tokenize([query], stopwords="en", show_progress=False, return_ids=False)[0]
-        known = [token for token in tokens if token in self._bm25.vocab_dict]
-        if not known:
-            return []
-        allowed = set(sources)
-        scores = self._bm25.get_scores(known)
-        best = {
-            snippet.snippet_id: float(score)
-            for snippet, score in zip(self._snippets, scores, strict=True)
-            if score > 0 and snippet.source in allowed
-        }
-        return self._top(best, k)
+    def _lexical(
+        self, query: str, names: Sequence[str], wanted: Sequence[str]
+    ) -> tuple[Scores, float]:
+        """Return BM25 by row, 0 outside the sources, and the ideal score of the query."""
+        scores, ideal = self._index.lexical.scores(query)
+        for name in names:
+            other, best = self._index.lexical.scores(name)
+            if best > 0:  # put on the scale of the query, or of the first name that is known
+                ideal = ideal or best
+                np.maximum(scores, other * (_NAME_WEIGHT * ideal / best), out=scores)
+        if len(wanted) < len(self.sources):
+            allowed = np.array([source in wanted for source in self.sources])
+            scores[~allowed[self._index.codes]] = 0
+        return scores, ideal
 
-    @cached_property
-    def _bm25(self) -> Any:
-        bm25s = _bm25s_module()
+    def _top(self, rows: Rows, scores: Scores, k: int) -> list[Snippet]:
+        """Return the best rows as snippets; scores are rounded first, so that noise is no order."""
+        rounded = np.round(scores.astype(np.float64), _DIGITS)
+        if len(rows) > k:
+            edge = np.partition(rounded, len(rows) - k)[len(rows) - k]
+            rows, rounded = rows[rounded >= edge], rounded[rounded >= edge]
+        ids = self._index.rows.snippet_ids(rows)
+        best = sorted(range(len(rows)), key=lambda i: (-rounded[i], ids[i]))[:k]
+        return [self._snippet(int(rows[i]), float(rounded[i])) for i in best]
 
-        texts = [snippet.text for snippet in self._snippets]
-        retriever = bm25s.BM25()
-        retriever.index(
-            bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False
+    def _snippet(self, row: int, score: float = 0.0) -> Snippet:
+        found = self._index.rows.row(row)
+        return Snippet(
+            found["snippet_id"],
+            found["doc_id"],
+            found["source"],
+            found["section"],
+            found["text"],
+            score,
+            "retracted" in found["flags"],
         )
-        return retriever
 
     def close(self) -> None:
         """Release the index."""
-        self._index.close()
+        self._index.chroma.close()
 
 
-def _bm25s_module() -> Any:
-    """Import bm25s without jax, which it would load where installed: seconds for nothing we use."""
-    absent = "jax" not in sys.modules
-    if absent:
-        sys.modules["jax"] = None  # type: ignore[assignment]
-    try:
-        import bm25s
-    finally:
-        if absent:
-            del sys.modules["jax"]
-    return bm25s
+_NAME_WEIGHT = 0.9  # another name counts a little less than the one that was asked for
+
+
+def _best(scores: Scores, k: int) -> Rows:
+    """Return the rows of the ``k`` best scores above 0 and of all that equal the last of them."""
+    found = np.flatnonzero(scores > 0)
+    if len(found) > k:
+        edge = np.partition(scores[found], len(found) - k)[len(found) - k]
+        found = found[scores[found] >= edge]
+    return found
 
 
 def parse_mode(text: str) -> Mode:
@@ -193,21 +194,25 @@ def parse_mode(text: str) -> Mode:
     )
 
 
-def open_knowledge(store: Path, embedder: Embedder) -> Knowledge:
+def open_knowledge(store: Path, embedder: Embedder, *, exact_rows: int = EXACT_ROWS) -> Knowledge:
     """Open the built knowledge of a store.
 
-    Close it before the store is built again in the same process: chromadb shares one connection per
-    path, which would go on reading the old index.
+    Parameters
+    ----------
+    exact_rows
+        Snippets of the chosen sources up to which vectors are compared one by one; beyond, the
+        Chroma index proposes candidates.
 
     Raises
     ------
     ManifestError
-        The store has not been built, or its files were altered.
+        The store has not been built, or its index is of other tables or another version.
     EmbedderError
         The vectors were made by another embedder.
     """
     folder = Path(store) / "knowledge"
-    manifest = read_manifest(folder, "knowledge")
+    # Only what was derived from the tables is read here; 'status' and 'build' hash the tables.
+    manifest = read_manifest(folder, "knowledge", verify=False)
     made_by = str(manifest.facts.get("embedder"))
     if made_by != embedder.id:
         raise EmbedderError(
@@ -216,20 +221,5 @@ def open_knowledge(store: Path, embedder: Embedder) -> Knowledge:
             expected=f"vectors made by {embedder.id}",
             fix="Use the same --embedder, or run 'okrcell corpus build' with this one.",
         )
-    rows = read_table(folder / "snippets.parquet", "snippets").to_pylist()
-    vectors = read_table(folder / "snippet_vectors.parquet", "snippet_vectors", ["vector"])
-    snippets = [
-        Snippet(
-            row["snippet_id"],
-            row["doc_id"],
-            row["source"],
-            row["section"],
-            row["text"],
-            is_retracted="retracted" in row["flags"],
-        )
-        for row in rows
-    ]
-    flat = vectors["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix = flat.astype(np.float32).reshape(len(snippets), embedder.dim)
-    index = VectorIndex(folder / "chroma", index_identity(manifest.fingerprint))
-    return Knowledge(snippets, matrix, index, embedder, manifest.fingerprint)
+    index = open_index(folder, manifest, exact_rows=exact_rows)
+    return Knowledge(index, embedder, manifest.fingerprint)

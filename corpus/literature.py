@@ -1,86 +1,337 @@
-"""Documents from files: Markdown and plain-text notes, cleaned of characters that hide or reorder text."""
+"""Add files of literature to a store: tell their format, read them, write batches of documents."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import unicodedata
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import pyarrow as pa
-
-from okrcell.errors import DataError, FileFormatError
-from okrcell.schemas import TABLES
-
-__all__ = ["clean_text", "read_notes"]
-
-# Tag characters, bidirectional controls, zero-width characters: text that a person does not see.
-_HIDDEN = re.compile(
-    "[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\u00ad\U000e0000-\U000e007f]"
+from okrcell.artifacts import (
+    MANIFEST,
+    atomic_path,
+    check_folder,
+    commit,
+    file_sha256,
+    invalidate,
+    storage_guard,
+    writing,
 )
+from okrcell.console import progress, slug
+from okrcell.corpus import jats, jsonl, medline, notes
+from okrcell.corpus.archives import Member, open_members, stem_of
+from okrcell.corpus.documents import Document, DocumentWriter, Rejected, clean_id
+from okrcell.corpus.literature_inputs import (
+    EXPECTED,
+    Input,
+    collect_inputs,
+    format_of,
+    format_of_file,
+)
+from okrcell.corpus.merge import FILE, batches
+from okrcell.corpus.ontology import ONTOLOGIES
+from okrcell.errors import ConfigError, DataError, FileFormatError, ManifestError
+
+__all__ = ["SOURCES", "add_literature"]
+
+SOURCES = {"medline": "pubmed", "jats": "pmc", "jsonl": "jsonl", "note": "notes"}
+"""Format to the source that its documents are searched by, where the user names no other."""
+
+_READERS_VERSION = 1  # of the documents that the readers make: files are read again when it changes
+_GROUP_BYTES = 1 << 26  # of input files per batch: what a killed call may have to read again
+_BATCH = re.compile(r"(\d{4,})-")
+_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
 
 
-def clean_text(text: str) -> str:
-    """Return text in NFC with Unix line ends and without control or hidden characters."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _HIDDEN.sub("", text)
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+@dataclass
+class _Tally:
+    """What a call has done so far."""
+
+    documents: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, where: str, reason: str, detail: str = "") -> None:
+        self.skipped[reason] += 1
+        self.examples.setdefault(reason, detail or where)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "documents": dict(sorted(self.documents.items())),
+            **{name: self.counts[name] for name in ("duplicates", "deleted", "retracted")},
+            "skipped": dict(sorted(self.skipped.items())),
+            "examples": dict(sorted(self.examples.items())),
+        }
 
 
-def read_notes(folder: Path) -> pa.Table:
-    """Read every ``.md`` and ``.txt`` file of a folder as one document each.
+def add_literature(
+    store: Path, paths: Sequence[Path], *, source: str | None = None
+) -> dict[str, Any]:
+    """Read files and folders of literature into a store; files that it has are not read again.
+
+    The format is told from the content. In a folder, files of other formats are passed over and
+    counted; one that is named itself is an error. A damaged file is an error and nothing of it, or
+    of what was read since the last batch was closed, is kept; a damaged file inside an archive is
+    passed over and counted. Files without a document or a deletion make no batch. Batches are closed after 64 MiB of input: a call that was killed
+    continues after the last one when it is run again, and ends with the same bytes.
+
+    Parameters
+    ----------
+    source
+        What the documents are searched by; default ``pubmed``, ``pmc``, ``jsonl`` or ``notes``.
 
     Returns
     -------
-    pyarrow.Table
-        Table ``documents``; the id is ``NOTE:`` and the file's stem.
+    dict
+        ``reused`` (nothing was new), ``files`` read, ``unchanged`` files, ``documents`` by source,
+        ``duplicates`` (records of an id that came before in the same batch), ``deleted`` ids,
+        ``retracted`` documents, ``skipped`` files and records by reason, and one example of each.
 
     Raises
     ------
     DataError
-        No such folder, or no note in it.
+        A path that is no regular file or folder, nothing to read, or two notes of one name.
     FileFormatError
-        A file is not UTF-8 text.
+        A file that is named itself and of no known format, an archive named itself that holds
+        nothing that can be read, or a file that is damaged or unsafe.
+    ConfigError
+        A source that cannot be used.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in {".md", ".txt"} and p.is_file())
-    if not paths:
-        raise DataError(
-            folder,
-            found="no .md or .txt file" if folder.is_dir() else "no such folder",
-            expected="a folder of notes",
-            fix="Check the path.",
+    _check_store(store)
+    _check_source(store, source)
+    inputs = collect_inputs(paths)
+    tally = _Tally()
+    with writing(store, "store"):
+        config = {"source": source or "", "readers": _READERS_VERSION}
+        fresh, unchanged = _fresh(store, inputs, config, tally)
+        _sweep(store)
+        total = sum(entry.path.stat().st_size for entry in fresh)
+        with progress("read literature", -(-total // 1_000_000), "MB") as advance:
+            meter = _Meter(advance)
+            for group in _groups(fresh):
+                _write_batch(store, group, config, source, tally, meter)
+        if not unchanged and not tally.counts["read"]:
+            raise _nothing(", ".join(map(str, paths)), tally.skipped)
+    facts = tally.facts()
+    return {"reused": not fresh, "files": len(fresh), "unchanged": unchanged, **facts}
+
+
+class _Meter:
+    """Bytes to whole megabytes of progress."""
+
+    def __init__(self, advance: Callable[..., None]) -> None:
+        self.advance, self.bytes, self.documents = advance, 0, 0
+
+    def read(self, n: int) -> None:
+        before = self.bytes // 1_000_000
+        self.bytes += n
+        if self.bytes // 1_000_000 > before:
+            self.advance(self.bytes // 1_000_000 - before, note=f"{self.documents:,} documents")
+
+
+def _nothing(where: str, skipped: Mapping[str, int]) -> DataError:
+    why = ", ".join(f"{n} x {reason}" for reason, n in skipped.items())
+    return FileFormatError(
+        where,
+        found="no file that can be read" + (f" ({why})" if why else ""),
+        expected=EXPECTED,
+        fix="Check the path.",
+    )
+
+
+def _check_store(store: Path) -> None:
+    check_folder(store, "store")
+    if not (store / "okrcell.json").exists():
+        raise ManifestError(
+            store,
+            found="no store",
+            expected="a folder made by 'okrcell corpus init'",
+            fix=f"Run 'okrcell corpus init {store}' first, or check the path.",
         )
-    rows = []
-    for path in paths:
-        try:
-            text = clean_text(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise FileFormatError(
-                path,
-                found=f"bytes that are not UTF-8 ({error.reason})",
-                expected="UTF-8 text",
-                fix="Save the file as UTF-8.",
-            ) from None
-        title = re.match(r"#\s+(.+)", text)
-        rows.append(
-            {
-                "doc_id": f"NOTE:{path.stem}",
-                "title": title.group(1).strip() if title else path.stem,
-                "year": None,
-                "source": "notes",
-                "licence": "",
-                "is_retracted": False,
-                "text": text,
-                "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            }
+
+
+def _check_source(store: Path, source: str | None) -> None:
+    if source is None:
+        return
+    taken = {*ONTOLOGIES, *(path.name for path in (store / "terms").glob("*"))}
+    if not _SOURCE.fullmatch(source) or source.lower() in taken:
+        raise ConfigError(
+            "--source",
+            found=f"'{source}'" + (", an ontology" if source.lower() in taken else ""),
+            expected="1 to 40 letters, digits and dashes that do not name an ontology",
+            fix="Choose another name.",
         )
-    ids = [row["doc_id"] for row in rows]
-    if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+
+
+def _fresh(
+    store: Path, inputs: Sequence[Input], config: Mapping[str, Any], tally: _Tally
+) -> tuple[list[Input], int]:
+    """Return the files to read and the number of those that the store has as they are."""
+    latest: dict[str, str] = {}
+    for manifest in batches(store, verify=False).values():
+        if dict(manifest.config) == config:
+            latest.update(manifest.inputs)
+    contents = set(latest.values())
+    fresh, unchanged = [], 0
+    for entry in inputs:
+        kind, reason = format_of_file(entry)
+        if not kind:
+            if entry.explicit:
+                raise FileFormatError(
+                    entry.path,
+                    found=reason,
+                    expected=EXPECTED,
+                    fix="Check the path, or convert the file.",
+                )
+            tally.skip(str(entry.path), reason)
+            continue
+        if kind == "note":
+            _claim_note(tally, entry.path.name, str(entry.path))
+        with storage_guard(entry.path):
+            sha256 = file_sha256(entry.path)
+        # An edited file that is edited back is new: the store's latest of that name is another.
+        if latest.get(entry.name, sha256) == sha256 and sha256 in contents:
+            unchanged += 1
+            continue
+        contents.add(sha256)
+        latest[entry.name] = sha256
+        fresh.append(Input(entry.name, entry.path, entry.explicit, sha256, kind))
+    # XML knows more of an article than a line of JSON: read later, it wins where both have one.
+    return sorted(fresh, key=lambda entry: entry.kind in {"medline", "jats"}), unchanged
+
+
+def _claim_note(tally: _Tally, file_name: str, where: str) -> None:
+    stem = clean_id(stem_of(file_name))  # what the note's id is made of
+    if stem and tally.notes.setdefault(stem, where) != where:
         raise DataError(
-            folder,
-            found=f"two files named '{str(twice).removeprefix('NOTE:')}'",
-            expected="file names that differ",
+            where,
+            found=f"two files named '{stem}' (the other is {tally.notes[stem]})",
+            expected="names of notes that differ",
             fix="Rename one of them.",
         )
-    return pa.Table.from_pylist(rows, schema=TABLES["documents"].schema)
+
+
+def _groups(inputs: Sequence[Input]) -> Iterator[list[Input]]:
+    """Cut the files into batches; what is left after a kill is cut in the same places."""
+    group: list[Input] = []
+    size = 0
+    for entry in inputs:
+        group.append(entry)
+        size += entry.path.stat().st_size
+        if size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _sweep(store: Path) -> None:
+    """Remove what a killed call left of a batch; the caller holds the lock."""
+    for folder in (store / "documents").glob("*"):
+        if folder.is_dir() and _BATCH.match(folder.name) and not (folder / MANIFEST).exists():
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    with storage_guard(folder):
+        for leftover in folder.iterdir():
+            leftover.unlink()
+        folder.rmdir()
+
+
+def _write_batch(
+    store: Path,
+    group: Sequence[Input],
+    config: Mapping[str, Any],
+    source: str | None,
+    tally: _Tally,
+    meter: _Meter,
+) -> None:
+    numbers = [
+        int(found[1]) for name in batches(store, verify=False) if (found := _BATCH.match(name))
+    ]
+    name = slug(stem_of(PurePosixPath(group[0].name).name))[:40]
+    folder = store / "documents" / f"{max(numbers, default=0) + 1:04d}-{name}"
+    own = _Tally(notes=tally.notes)
+    invalidate(folder)
+    with atomic_path(folder / FILE) as temporary, DocumentWriter(temporary) as writer:
+        for entry in group:
+            for item in _read(entry, source, own, meter):
+                if isinstance(item, Rejected):
+                    own.skip(item.where, item.reason)
+                else:
+                    writer.add(item)
+                    meter.documents += 1
+    if writer.total:
+        _commit(folder, group, config, writer, own)
+    else:
+        _remove(folder)
+    tally.documents.update(own.documents)
+    tally.counts.update(own.counts)
+    tally.skipped.update(own.skipped)
+    tally.examples = {**own.examples, **tally.examples}
+
+
+def _commit(
+    folder: Path,
+    group: Sequence[Input],
+    config: Mapping[str, Any],
+    writer: DocumentWriter,
+    own: _Tally,
+) -> None:
+    own.documents.update(writer.by_source)
+    own.counts.update(duplicates=writer.twice, deleted=writer.deleted, retracted=writer.retracted)
+    # Examples are places on this machine: shown to the user, not part of what was made.
+    facts = {name: value for name, value in own.facts().items() if name != "examples"}
+    inputs = {entry.name: entry.sha256 for entry in group}
+    commit(
+        folder, "documents", config=config, inputs=inputs, files={FILE: writer.total}, facts=facts
+    )
+
+
+def _read(
+    entry: Input, source: str | None, tally: _Tally, meter: _Meter
+) -> Iterator[Document | Rejected]:
+    before, skipped = tally.counts["read"], Counter(tally.skipped)
+    with open_members(entry.path, str(entry.path), meter.read) as members:
+        for member in members:
+            kind, reason = format_of(member)
+            if member.damage is None and not kind:
+                tally.skip(member.where, reason)
+                continue
+            read = 0
+            try:
+                if member.damage is not None:
+                    raise member.damage
+                for item in _documents(kind, member, source or SOURCES[kind]):
+                    read += 1
+                    yield item
+            except FileFormatError as error:
+                # One bad file in an archive costs that file; a bad archive, or a file of which
+                # records were taken already, costs the whole.
+                if not (member.in_archive and not read and error.where.startswith(member.where)):
+                    raise
+                tally.skip(member.where, "a damaged or unsafe file in an archive", str(error))
+                continue
+            tally.counts["read"] += 1
+            if kind == "note" and member.in_archive:
+                _claim_note(tally, member.name, member.where)
+    if tally.counts["read"] == before:
+        if entry.explicit:
+            raise _nothing(str(entry.path), tally.skipped - skipped)
+        tally.skip(str(entry.path), "an archive without a file that can be read")
+
+
+def _documents(kind: str, member: Member, source: str) -> Iterator[Document | Rejected]:
+    if kind == "medline":
+        yield from medline.read_medline(member.handle, member.where, source)
+    elif kind == "jats":
+        yield from jats.read_jats(member.handle, member.where, source, stem_of(member.name))
+    elif kind == "jsonl":
+        yield from jsonl.read_jsonl(member.handle, member.where, source)
+    else:
+        yield notes.read_note(member.handle, member.where, source, stem_of(member.name))

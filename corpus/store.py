@@ -1,4 +1,4 @@
-"""The vector index: a Chroma folder derived from two tables, rebuilt whenever it does not match them.
+"""The Chroma folder: derived from the snippet tables, rebuilt whenever it does not match them.
 
 Chroma is the index and never the record. One collection per source keeps filtered search as fast as
 unfiltered search. This is the only module that imports chromadb.
@@ -6,29 +6,28 @@ unfiltered search. This is the only module that imports chromadb.
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from okrcell.artifacts import as_storage_error, atomic_write
-from okrcell.errors import ManifestError
+__all__ = ["ChromaIndex", "build_chroma", "chroma_identity"]
 
-__all__ = ["VectorIndex", "build_index", "index_identity"]
+# Measured in benchmarks/corpus/index.py: recall of the candidates against build time. Chroma moves
+# vectors from its log into the graph at every sync_threshold; the default of 1,000 costs time.
+_HNSW = {"space": "cosine", "ef_construction": 100, "max_neighbors": 16, "ef_search": 200}
+_SYNC = 50_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}[A-Za-z0-9]")
 
-_STAMP = "okrcell-index.json"
-_SOURCE_PREFIX = "snippets-"
 
-
-def index_identity(content: str) -> dict[str, str]:
-    """Return what an index must say of itself to be used for tables with this fingerprint."""
-    import chromadb
-
-    return {"content": content, "chromadb": chromadb.__version__}
+def chroma_identity() -> dict[str, Any]:
+    """Return what a Chroma folder depends on beside its vectors: version and graph settings."""
+    return {"chromadb": version("chromadb"), "hnsw": {**_HNSW, "sync_threshold": _SYNC}}
 
 
 def _client(folder: Path) -> Any:
@@ -40,94 +39,79 @@ def _client(folder: Path) -> Any:
     )
 
 
-def build_index(
+def _collection_name(source: str) -> str:
+    if not _NAME.fullmatch(source):
+        source = hashlib.sha256(source.encode()).hexdigest()[:16]
+    return f"snippets-{source}"
+
+
+def build_chroma(
     folder: Path,
-    identity: dict[str, str],
+    bounds: Mapping[str, tuple[int, int]],
     ids: Sequence[str],
-    sources: Sequence[str],
     vectors: npt.NDArray[np.float32],
+    advance: Callable[[int], object] = lambda n: None,
 ) -> None:
-    """Build the index beside ``folder`` and swap it in.
+    """Make a collection per source.
 
     Parameters
     ----------
-    vectors
-        float32 [n, D], unit rows, in the order of ``ids`` and ``sources``.
+    bounds
+        Source to its first position and the one after its last.
+    ids, vectors
+        Snippet ids and unit rows (float32 [n, D]) by position.
     """
-    aside = folder.with_name(f"{folder.name}.building")
-    shutil.rmtree(aside, ignore_errors=True)
+    client = _client(folder)
     try:
-        client = _client(aside)
-        try:
-            step = client.get_max_batch_size()
-            for source in sorted(set(sources)):
-                collection = client.create_collection(
-                    f"{_SOURCE_PREFIX}{source}",
-                    embedding_function=None,
-                    configuration={"hnsw": {"space": "cosine"}},
-                )
-                rows = [row for row, name in enumerate(sources) if name == source]
-                for begin in range(0, len(rows), step):
-                    part = rows[begin : begin + step]
-                    collection.add(ids=[ids[row] for row in part], embeddings=vectors[part])
-        finally:
-            client.close()
-        atomic_write(aside / _STAMP, json.dumps(identity, sort_keys=True) + "\n")
-    except Exception as error:  # noqa: BLE001  (chromadb has no type of its own for a full disk)
-        raise as_storage_error(error, aside) or error from None
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-
-
-def index_matches(folder: Path, identity: dict[str, str]) -> bool:
-    """Say whether a finished index of exactly this identity is there."""
-    try:
-        found: object = json.loads((folder / _STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return found == identity
-
-
-class VectorIndex:
-    """Approximate search in a finished index."""
-
-    def __init__(self, folder: Path, identity: dict[str, str]) -> None:
-        if not index_matches(folder, identity):
-            raise ManifestError(
-                folder,
-                found="no index, or one made from other tables or by another version of chromadb",
-                expected="an index that matches the snippet tables",
-                fix="Run 'okrcell corpus build' on the store: it rebuilds the index.",
+        step = client.get_max_batch_size()
+        for source, (start, stop) in bounds.items():
+            collection = client.create_collection(
+                _collection_name(source),
+                embedding_function=None,
+                configuration={"hnsw": {**_HNSW, "sync_threshold": _SYNC}},
             )
-        self._client = _client(folder)
-        self._collections = {
-            found.name.removeprefix(_SOURCE_PREFIX): self._client.get_collection(
-                found.name, embedding_function=None
-            )
-            for found in self._client.list_collections()
-        }
+            for begin in range(start, stop, step):
+                part = slice(begin, min(begin + step, stop))
+                collection.add(ids=list(ids[part]), embeddings=np.asarray(vectors[part]))
+                advance(part.stop - part.start)
+    finally:
+        client.close()
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the sources that have snippets."""
-        return tuple(sorted(self._collections))
+
+class ChromaIndex:
+    """Approximate search in a finished folder, opened at the first search.
+
+    Parameters
+    ----------
+    positions
+        Turns snippet ids into positions (int64).
+    """
+
+    def __init__(
+        self, folder: Path, positions: Callable[[Sequence[str]], npt.NDArray[np.int64]]
+    ) -> None:
+        self._folder, self._positions = folder, positions
+        self._client: Any = None
+        self._collections: dict[str, Any] = {}
 
     def candidates(
-        self, vector: npt.NDArray[np.float32], n: int, sources: Sequence[str]
-    ) -> list[str]:
-        """Return about ``n`` snippet ids per source near a vector (float32 [D]), in no useful order."""
-        found: list[str] = []
-        for source in sources:
-            collection = self._collections.get(source)
-            if collection is not None:
-                answer = collection.query(
-                    query_embeddings=vector[None, :],
-                    n_results=min(n, collection.count()),
-                    include=[],
-                )
-                found += answer["ids"][0]
-        return found
+        self, vector: npt.NDArray[np.float32], n: int, source: str
+    ) -> npt.NDArray[np.int64]:
+        """Return about ``n`` positions of a source near a vector (float32 [D]), in no useful order."""
+        if self._client is None:
+            self._client = _client(self._folder)
+        if source not in self._collections:
+            self._collections[source] = self._client.get_collection(
+                _collection_name(source), embedding_function=None
+            )
+        collection = self._collections[source]
+        answer = collection.query(
+            query_embeddings=vector[None, :], n_results=min(n, collection.count()), include=[]
+        )
+        return self._positions(answer["ids"][0])
 
     def close(self) -> None:
         """Release the folder."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
+            self._client, self._collections = None, {}

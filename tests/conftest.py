@@ -60,7 +60,7 @@ def embedder():
 @pytest.fixture(scope="session")
 def store(tmp_path_factory, pbmc, examples, embedder) -> Path:
     """A built store: the cells, the terms their profiles need, the notes. Do not write to it."""
-    from okrcell.corpus import build, cells
+    from okrcell.corpus import build, cells, literature, terms
     from okrcell.corpus.config import CellsConfig, CorpusConfig
     from okrcell.corpus.normalise import read_overrides
 
@@ -73,8 +73,8 @@ def store(tmp_path_factory, pbmc, examples, embedder) -> Path:
         constants=CONSTANTS,
     )
     cells.add_cells(store, pbmc, config, how, read_overrides(examples / "pbmc68k_labels.tsv"))
-    build.add_ontologies(store, ["cl", "uberon", "pato"], "profiles")
-    build.add_notes(store, examples / "notes")
+    terms.add_ontologies(store, ["cl", "uberon", "pato"], "profiles")
+    literature.add_literature(store, [examples / "notes"])
     build.build(store, config, embedder=embedder)
     return store
 

@@ -19,10 +19,10 @@ ALLOWED = {
 }
 ONLY_IN = {
     "chromadb": {"corpus/store.py"},
-    "openai": {"enrich/client.py"},
+    "openai": {"enrich/client.py", "corpus/remote_embedder.py"},
     "langchain": {"enrich/client.py"},
     "langchain_core": {"enrich/client.py"},
-    "langchain_openai": {"enrich/client.py"},
+    "langchain_openai": {"enrich/client.py", "corpus/remote_embedder.py"},
     "langchain_text_splitters": {"corpus/chunk.py"},
     "sentence_transformers": {"corpus/embedder.py"},
 }

@@ -1,6 +1,9 @@
 """The command line's surface is frozen; its conventions hold for every command."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -40,3 +43,25 @@ def test_version_and_wrong_words(okrcell):
     assert okrcell("--version").stdout.strip() == f"okrcell {package.__version__}"
     assert okrcell("corpsu").returncode == 2
     assert okrcell("train", "run").returncode == 2
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path):
+    program = (
+        "import sys, time\n"
+        "import okrcell.corpus.build as build\n"
+        "build.init_store = lambda store: (print('ready', flush=True), time.sleep(60))\n"
+        "from okrcell.cli import main\n"
+        "main()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "corpus", "init", str(tmp_path / "store")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in message
+    assert "Traceback" not in message

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from okrcell.corpus import build, cells
+from okrcell.corpus import build, cells, literature
 from okrcell.corpus import embedder as embedder_module
 from okrcell.corpus.config import CellsConfig, CorpusConfig
+from okrcell.corpus.genes import KEPT
 from okrcell.corpus.knowledge import open_knowledge
 from okrcell.corpus.shards import load_matrix
 from okrcell.corpus.splits import assign_splits
@@ -68,7 +69,8 @@ def test_build_again_reuses_and_a_lost_index_is_rebuilt_alike(store, tmp_path, e
     before = open_knowledge(copy, embedder)
     first = before.search("naive T cell", k=10)
     before.close()  # chromadb shares one connection per path within a process while one is open
-    shutil.rmtree(copy / "knowledge" / "chroma")
+    shutil.rmtree(copy / "knowledge" / "index")
+    assert "not searchable" in build.status(copy)["knowledge"]["state"]
     with pytest.raises(ManifestError, match="corpus build"):
         open_knowledge(copy, embedder)
     again = build.build(copy, CorpusConfig(), embedder=embedder)
@@ -87,13 +89,14 @@ def test_only_new_snippets_are_embedded(store, tmp_path, embedder):
         id, dim, max_tokens = embedder.id, embedder.dim, embedder.max_tokens
         seen: list[str] = []
         count_tokens = staticmethod(embedder.count_tokens)
+        token_ends = staticmethod(embedder.token_ends)
 
         def encode(self, texts):
             self.seen.extend(texts)
             return embedder.encode(texts)
 
     counting = Counting()
-    build.add_notes(copy, notes)
+    literature.add_literature(copy, [notes])
     build.build(copy, CorpusConfig(), embedder=counting)
     assert counting.seen == ["Mast cells express TPSAB1."]
 
@@ -128,7 +131,7 @@ def test_status_tells_whole_from_damaged(store, tmp_path):
 def test_matrix_profiles_and_mappings_agree_with_the_file(store, adata):
     matrix = load_matrix(store, "pbmc")
     genes = read_table(store / "datasets" / "pbmc" / "genes.parquet", "genes").to_pylist()
-    kept = [row["column"] for row in genes if row["status"] in {"id", "symbol", "preferred"}]
+    kept = [row["column"] for row in genes if row["status"] in KEPT]
     assert matrix.values == "counts"
     assert len(matrix.gene_ids) == len(kept) == 700
     assert np.array_equal(matrix.matrix.toarray(), adata.X.toarray()[:, kept])

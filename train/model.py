@@ -135,7 +135,8 @@ def _from_anndata(adata: AnnData) -> CellMatrix:
     if not report.gene_ids:
         raise GeneCoverageError(
             "AnnData.var_names",
-            found=f"no Ensembl id or gene symbol among {len(totals)} names",
+            found=f"no Ensembl id or gene symbol among {len(totals)} names"
+            + (f"; {report.hint}" if report.hint else ""),
             expected="human genes",
             fix="Put Ensembl ids or symbols into var_names.",
         )
