@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,16 +30,23 @@ from okrcell.corpus.chunk import CHUNKER_VERSION, chunk_documents
 from okrcell.corpus.config import CorpusConfig
 from okrcell.corpus.embedder import Embedder, load_embedder
 from okrcell.corpus.index import build_index, index_state
+from okrcell.corpus.swap import BUILDING, KNOWLEDGE, WORK, finish_swap, swap
 from okrcell.corpus.texts import Texts, open_texts
 from okrcell.corpus.vectors import embed_snippets, vector_tables
-from okrcell.errors import ArtifactError, ConfigError, DataError, EmbedderError, ManifestError
+from okrcell.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    EmbedderError,
+    ManifestError,
+    SchemaVersionError,
+)
 from okrcell.schemas import empty, read_table, write_batches
 
 __all__ = ["build", "init_store", "open_store", "rebuild", "status"]
 
-_KNOWLEDGE, _BUILDING, _OLD = "knowledge", "knowledge.building", "knowledge.old"
 _SNIPPETS, _VECTORS = "snippets.parquet", "snippet_vectors.parquet"
-_WORK, _CHUNKED, _REPORT = "work", "chunked.json", "report.json"
+_CHUNKED, _REPORT = "chunked.json", "report.json"
 _NOTHING_NEW = {"new_documents": 0, "new_snippets": 0, "embedded": 0, "kept": 0}
 
 
@@ -99,21 +105,21 @@ def build(store: Path, config: CorpusConfig, embedder: Embedder | None = None) -
             "chunker": CHUNKER_VERSION,
             "embedder": embedder.id,
         }
-        _finish_swap(store)
-        folder, aside = store / _KNOWLEDGE, store / _BUILDING
-        manifest = current_manifest(folder, _KNOWLEDGE, config=key, inputs=corpus.inputs)
+        finish_swap(store)
+        folder, aside = store / KNOWLEDGE, store / BUILDING
+        manifest = current_manifest(folder, KNOWLEDGE, config=key, inputs=corpus.inputs)
         if manifest is not None:
             shutil.rmtree(aside, ignore_errors=True)
             if index_state(folder, manifest):
                 build_index(folder, manifest)
             return {"reused": True, **manifest.facts, **_NOTHING_NEW}
-        manifest = current_manifest(aside, _KNOWLEDGE, config=key, inputs=corpus.inputs)
+        manifest = current_manifest(aside, KNOWLEDGE, config=key, inputs=corpus.inputs)
         if manifest is None:
             manifest = _write_tables(store, corpus, key, embedder)
         if index_state(aside, manifest):
             build_index(aside, manifest)
-        report = _read_note(aside / _WORK / _REPORT)
-        _swap(store)
+        report = _read_note(aside / WORK / _REPORT)
+        swap(store)
         return {"reused": False, **manifest.facts, **(report or _NOTHING_NEW)}
 
 
@@ -130,23 +136,24 @@ def rebuild(store: Path, config: CorpusConfig, embedder: Embedder | None = None)
     open_store(store)
     wanted = (embedder or load_embedder(config.embedder)).id
     with writing(store, "store"):
-        _finish_swap(store)
-        manifest = read_manifest(store / _KNOWLEDGE, _KNOWLEDGE)
+        finish_swap(store)
+        manifest = read_manifest(store / KNOWLEDGE, KNOWLEDGE)
+        read_table(store / KNOWLEDGE / _VECTORS, "snippet_vectors", ["snippet_id"])
         if manifest.facts["embedder"] != wanted:
             raise EmbedderError(
-                store / _KNOWLEDGE,
+                store / KNOWLEDGE,
                 found=f"vectors made by {manifest.facts['embedder']}",
                 expected=f"vectors made by {wanted}",
                 fix="Use the same --embedder, or run 'okrcell corpus build' with this one.",
             )
-        build_index(store / _KNOWLEDGE, manifest)
+        build_index(store / KNOWLEDGE, manifest)
     return {name: manifest.facts[name] for name in ("snippets", "by_source", "embedder")}
 
 
 def _write_tables(store: Path, corpus: Texts, key: dict[str, Any], embedder: Embedder) -> Manifest:
     """Write both snippet tables aside and commit them there; continue what a killed build left."""
-    aside, work = store / _BUILDING, store / _BUILDING / _WORK
-    known = store / _KNOWLEDGE if (store / _KNOWLEDGE / MANIFEST).exists() else None
+    aside, work = store / BUILDING, store / BUILDING / WORK
+    known = _known(store / KNOWLEDGE)
     invalidate(aside)
     with storage_guard(aside):
         work.mkdir(parents=True, exist_ok=True)
@@ -165,12 +172,24 @@ def _write_tables(store: Path, corpus: Texts, key: dict[str, Any], embedder: Emb
     }
     return commit(
         aside,
-        _KNOWLEDGE,
+        KNOWLEDGE,
         config=key,
         inputs=corpus.inputs,
         files={_SNIPPETS: n, _VECTORS: n},
         facts=facts,
     )
+
+
+def _known(folder: Path) -> Path | None:
+    """Return the knowledge built before, where its vectors can be taken over."""
+    if not (folder / MANIFEST).exists():
+        return None
+    try:
+        for name in ("snippets", "snippet_vectors"):
+            read_table(folder / f"{name}.parquet", name, ["snippet_id"])
+    except SchemaVersionError:
+        return None
+    return folder
 
 
 def _chunk(
@@ -241,32 +260,10 @@ def _news(known: Path | None, snippets: Path) -> dict[str, int]:
     return counts
 
 
-def _swap(store: Path) -> None:
-    """Put the finished folder into the place of the knowledge that was used so far."""
-    folder, aside, old = store / _KNOWLEDGE, store / _BUILDING, store / _OLD
-    with storage_guard(folder):
-        shutil.rmtree(aside / _WORK, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)  # noqa: PTH105  (one name for the fault injector)
-        os.replace(aside, folder)  # noqa: PTH105
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _finish_swap(store: Path) -> None:
-    """Finish what was killed between the two renames, or put the old knowledge back."""
-    folder, aside, old = store / _KNOWLEDGE, store / _BUILDING, store / _OLD
-    with storage_guard(folder):
-        if not folder.exists() and old.exists():
-            source = aside if (aside / MANIFEST).exists() else old
-            os.replace(source, folder)  # noqa: PTH105
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def status(store: Path) -> dict[str, dict[str, Any]]:
     """Describe every part of a store; a part that is absent or damaged is listed as such."""
     open_store(store)
-    parts = {_KNOWLEDGE: _KNOWLEDGE, "cells": "cells"}
+    parts = {KNOWLEDGE: KNOWLEDGE, "cells": "cells"}
     for kind, pattern in (
         ("dataset", "datasets/*"),
         ("terms", "terms/*"),
@@ -283,7 +280,7 @@ def status(store: Path) -> dict[str, dict[str, Any]]:
             described[name] = {"state": f"not usable: {error.found}", "facts": {}}
             continue
         rows = {file: entry["rows"] for file, entry in manifest.files.items() if entry["rows"]}
-        problem = index_state(store / name, manifest) if kind == _KNOWLEDGE else ""
+        problem = index_state(store / name, manifest) if kind == KNOWLEDGE else ""
         state = f"whole, but not searchable: {problem}" if problem else "whole"
         described[name] = {"state": state, "facts": dict(manifest.facts) or rows}
     return described

@@ -126,7 +126,7 @@ def add_cells(
     json: Json = False,
 ) -> None:
     """Add cells: genes resolved, labels mapped to terms, splits assigned."""
-    from okrcell.config import load_config
+    from okrcell.config import fingerprint, load_config
     from okrcell.corpus import cells, formats
     from okrcell.corpus.build import open_store
     from okrcell.corpus.config import CellsConfig, CorpusConfig
@@ -173,7 +173,7 @@ def add_cells(
                 census,
                 census_version,
                 keys,
-                how(dataset_id or console.slug(f"census-{census_version}")),
+                how(dataset_id or f"census-{census_version}-{fingerprint(census)[:8]}"),
                 decided,
                 uri=census_uri,
                 aliases=aliases,
@@ -207,8 +207,11 @@ def add_cells(
     for result in results:
         if not json:
             console.report(result, False, f"Cells of {result['source']}")
-        for label in result["unresolved"]:
-            console.say(f"unresolved {label}: decide it in a table and pass --overrides")
+        if result["unresolved"]:
+            console.say(
+                f"{result['dataset_id']}: {len(result['unresolved'])} labels unresolved; list them"
+                " with 'okrcell corpus normalise --out FILE.tsv', decide, and pass --overrides"
+            )
 
 
 def profiles(store: Store, json: Json = False) -> None:

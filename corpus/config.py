@@ -17,7 +17,8 @@ class CorpusConfig(StageConfig):
     Attributes
     ----------
     embedder
-        ``minilm`` (offline, pinned by sha256) or the path of a sentence-transformers model folder.
+        ``minilm`` (offline, pinned by sha256), the path of a sentence-transformers model folder, or
+        ``openai:MODEL`` of a service.
     chunk_tokens
         Upper bound of a snippet's length in word pieces. The paper cuts at about 500; the default
         embedder reads 256, and a snippet must fit whole.
@@ -32,8 +33,8 @@ class CorpusConfig(StageConfig):
     split_fractions
         Train, validation and test share, by donor where there are donors, else by cell.
     hold_out
-        Cell types (labels of the file, or term labels) whose cells all go to the test split, here
-        and in every dataset that is added to the store later.
+        Cell types (labels of the file, or term labels) whose cells all go to the test split, in
+        every dataset of the store, whichever was added first.
     """
 
     embedder: str = "minilm"

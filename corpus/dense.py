@@ -24,7 +24,7 @@ EXACT_ROWS = 250_000
 """Snippets of the chosen sources up to which search is exact: about 12 ms at 384 dimensions."""
 
 _ROUNDING = 2e-3  # half precision, rows and query: 2**-11 each, and as much again for the sum
-_OVERFETCH, _ENOUGH = 4, 200  # candidates asked of Chroma: four times k, where that is few
+_CANDIDATES = 200  # asked of Chroma, which looks at as many in any case (ef_search)
 _MOST = 20_000  # rows scored in full precision, where very many are equally near
 _ROWS = 4096
 
@@ -99,7 +99,7 @@ class Dense:
         if sum(stop - start for start, stop in spans) <= self._exact_rows:
             return self._scan(query, k, spans)
         found = [
-            self._chroma.candidates(query, max(k, min(k * _OVERFETCH, _ENOUGH)), source)
+            self._chroma.candidates(query, max(k, _CANDIDATES), source)
             if stop - start > self._exact_rows // len(spans)
             else self._scan(query, k, [(start, stop)])
             for source, (start, stop) in zip(sources, spans, strict=True)

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 from okrcell.corpus.clean import clean_text
 from okrcell.corpus.documents import Document, Rejected, compose, iso_day, work_id, year_in
 from okrcell.corpus.licence import licence_name
-from okrcell.corpus.markup import inline_text, local_name
+from okrcell.corpus.markup import blocks, inline_text, local_name
 from okrcell.corpus.xml_stream import Skip, always, stream_records
 
 __all__ = ["ROOTS", "read_jats"]
@@ -23,23 +23,6 @@ _FLOATS = frozenset({"fig", "table-wrap", "boxed-text", "supplementary-material"
 _CAPTIONED = frozenset({"fig", "table-wrap", "supplementary-material"})
 _GROUPS = frozenset({"fig-group", "table-wrap-group", "floats-group", "app-group"})
 _NESTED = frozenset({"sec", "app", "boxed-text", "abstract", "trans-abstract"})
-# Elements within a line: beside text that stands in a section without a paragraph, part of it.
-_INLINE = frozenset(
-    {"abbrev", "bold", "break", "email", "ext-link", "inline-formula", "italic", "monospace"}
-) | {
-    "named-content",
-    "overline",
-    "roman",
-    "sans-serif",
-    "sc",
-    "strike",
-    "styled-content",
-    "sub",
-    "sup",
-    "underline",
-    "uri",
-    "xref",
-}
 _NOT_TEXT = frozenset(
     {"ref-list", "sub-article", "response", "graphic", "inline-graphic", "table", "object-id"}
 ) | {
@@ -188,25 +171,8 @@ def _child_text(element: Element, name: str) -> str:
 
 
 def _content(element: Element, name: str) -> Iterator[tuple[str, str, str]]:
-    for block in _blocks(element):
+    for block in blocks(element):
         yield from _block(block, name)
-
-
-def _blocks(element: Element) -> Iterator[Element]:
-    """Yield the blocks of an element; text that stands between them is a paragraph of its own."""
-    loose = Element("p")
-    loose.text = element.text
-    for child in element:
-        if child.tag in _INLINE:
-            loose.append(child)
-            continue
-        if len(loose) or (loose.text or "").strip():
-            yield loose
-        yield child
-        loose = Element("p")
-        loose.text = child.tail
-    if len(loose) or (loose.text or "").strip():
-        yield loose
 
 
 def _block(element: Element, name: str) -> Iterator[tuple[str, str, str]]:
@@ -241,7 +207,7 @@ def _caption(element: Element, above: str) -> Iterator[tuple[str, str, str]]:
     label = _child_text(element, "label").rstrip(" .:")
     name = " > ".join(part for part in (above, label or "Caption") if part and part != "Body")
     lines = []
-    for part in chain.from_iterable(map(_blocks, element.iterfind("caption"))):
+    for part in chain.from_iterable(map(blocks, element.iterfind("caption"))):
         text = inline_text(part, _NOT_TEXT)
         if text:
             lines.append(text if text[-1:] in ".!?:" or part.tag != "title" else f"{text}.")

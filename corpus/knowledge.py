@@ -21,6 +21,7 @@ __all__ = ["Knowledge", "Mode", "Snippet", "open_knowledge", "parse_mode"]
 
 Mode = Literal["hybrid", "dense", "lexical"]
 _POOL = 200  # candidates of either kind that are fused: no more found better passages
+_NAME_WEIGHT = 0.9  # another name counts a little less than the one that was asked for
 _DIGITS = 6
 
 Rows = npt.NDArray[np.int64]
@@ -166,9 +167,6 @@ class Knowledge:
     def close(self) -> None:
         """Release the index."""
         self._index.chroma.close()
-
-
-_NAME_WEIGHT = 0.9  # another name counts a little less than the one that was asked for
 
 
 def _best(scores: Scores, k: int) -> Rows:

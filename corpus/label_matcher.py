@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from okrcell.corpus.label_index import LabelIndex, build_index
 from okrcell.corpus.label_plain import Ranking
 from okrcell.corpus.label_priors import Prior, term_priors
 from okrcell.corpus.label_rank import calibrate, load_ranker, probabilities
+from okrcell.corpus.label_text import folded
 from okrcell.corpus.ontology import Ontology
 
 __all__ = ["CellTypeMatcher", "Context"]
@@ -49,7 +49,7 @@ class CellTypeMatcher:
     def _index(self) -> tuple[LabelIndex, Prior, dict[str, int]]:
         if self._built is None:
             index = build_index(term for o in self._ontologies for term in o.terms())
-            labels = {_folded(t.label): row for row, t in reversed(list(enumerate(index.terms)))}
+            labels = {folded(t.label): row for row, t in reversed(list(enumerate(index.terms)))}
             self._built = (index, term_priors(index), labels)
         return self._built
 
@@ -66,7 +66,7 @@ class CellTypeMatcher:
         raw = probabilities(np.round(ranker.scores(found.values), 6))
         ids = [index.terms[row].term_id for row in found.rows]
         order = sorted(range(len(ids)), key=lambda at: (-raw[at], ids[at]))
-        same = labels.get(_folded(label))
+        same = labels.get(folded(label))
         if same is not None:
             # A name written as the ontology writes it is that term, whatever else is near.
             first = int(np.flatnonzero(found.rows == same)[0]) if same in found.rows else order[0]
@@ -81,10 +81,6 @@ class CellTypeMatcher:
             for at, score in zip(order[:N_ALTERNATIVES], scores[:N_ALTERNATIVES], strict=True)
         )
         return Ranking(ranked, _reason(found, order[0], same is not None), same is not None)
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"\s+", " ", name).strip().casefold()
 
 
 def _reason(found: Evidence, at: int, same: bool) -> str:

@@ -6,14 +6,13 @@ in common (Dice), rare words weighing more.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from okrcell.corpus.label_fields import allowed_terms, spelled_out
 from okrcell.corpus.label_index import Floats, LabelIndex, build_index
-from okrcell.corpus.label_text import words_of
+from okrcell.corpus.label_text import folded, words_of
 from okrcell.corpus.ontology import Ontology
 
 __all__ = ["PlainMatcher", "Ranking"]
@@ -58,11 +57,11 @@ class PlainMatcher:
             for term in allowed_terms(self._field, self._ontologies):
                 for name in (term.label, *term.synonyms):
                     score = 1.0 if name == term.label else SYNONYM_WEIGHT
-                    entry = table.setdefault(_folded(name), {})
+                    entry = table.setdefault(folded(name), {})
                     if score > entry.get(term.term_id, (0.0, ""))[0]:
                         entry[term.term_id] = (score, name)
             self._exact = table
-        return self._exact.get(_folded(label), {})
+        return self._exact.get(folded(label), {})
 
     def _by_words(self, label: str) -> Ranking:
         if self._index is None:
@@ -101,7 +100,3 @@ class PlainMatcher:
         factor = np.where(index.is_label, 1.0, SYNONYM_WEIGHT).astype(np.float32)
         dice: Floats = factor * 2 * shared / np.maximum(mine + index.name_weight, 1e-6)
         return dice
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"\s+", " ", name).strip().casefold()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from okrcell.corpus.label_features import FEATURES
 from okrcell.errors import InternalError
 
-__all__ = ["Ranker", "calibrate", "load_ranker", "probabilities"]
+__all__ = ["WEIGHTS", "Ranker", "calibrate", "from_json", "load_ranker", "probabilities"]
 
 WEIGHTS = "label_weights.json"
 

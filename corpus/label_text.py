@@ -12,7 +12,7 @@ import unicodedata
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["FILLER", "plain_tokens", "read_columns", "words_of"]
+__all__ = ["FILLER", "folded", "plain_tokens", "read_columns", "word_of", "words_of"]
 
 FILLER = frozenset(
     {"the", "an", "of", "and", "in", "with", "from", "for", "to", "on", "at", "by", "cell", "human"}
@@ -87,6 +87,11 @@ def word_of(token: str) -> str:
     if len(token) == 3 and token.endswith("s") and token[:2] in {"dc", "ec", "nk"}:
         return token[:2]
     return token
+
+
+def folded(name: str) -> str:
+    """Return a name without what two writings of the same string may differ in: case and spaces."""
+    return re.sub(r"\s+", " ", name).strip().casefold()
 
 
 def words_of(text: str) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from typing import Any
 from okrcell.artifacts import (
     MANIFEST,
     atomic_path,
-    check_folder,
     commit,
     file_sha256,
     invalidate,
@@ -26,13 +25,15 @@ from okrcell.corpus.documents import Document, DocumentWriter, Rejected, clean_i
 from okrcell.corpus.literature_inputs import (
     EXPECTED,
     Input,
+    check_source,
+    check_store,
     collect_inputs,
     format_of,
     format_of_file,
+    nothing_to_read,
 )
 from okrcell.corpus.merge import FILE, batches
-from okrcell.corpus.ontology import ONTOLOGIES
-from okrcell.errors import ConfigError, DataError, FileFormatError, ManifestError
+from okrcell.errors import DataError, FileFormatError
 
 __all__ = ["SOURCES", "add_literature"]
 
@@ -42,7 +43,6 @@ SOURCES = {"medline": "pubmed", "jats": "pmc", "jsonl": "jsonl", "note": "notes"
 _READERS_VERSION = 1  # of the documents that the readers make: files are read again when it changes
 _GROUP_BYTES = 1 << 26  # of input files per batch: what a killed call may have to read again
 _BATCH = re.compile(r"(\d{4,})-")
-_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
 
 
 @dataclass
@@ -101,8 +101,8 @@ def add_literature(
     ConfigError
         A source that cannot be used.
     """
-    _check_store(store)
-    _check_source(store, source)
+    check_store(store)
+    check_source(store, source)
     inputs = collect_inputs(paths)
     tally = _Tally()
     with writing(store, "store"):
@@ -115,7 +115,7 @@ def add_literature(
             for group in _groups(fresh):
                 _write_batch(store, group, config, source, tally, meter)
         if not unchanged and not tally.counts["read"]:
-            raise _nothing(", ".join(map(str, paths)), tally.skipped)
+            raise nothing_to_read(", ".join(map(str, paths)), tally.skipped)
     facts = tally.facts()
     return {"reused": not fresh, "files": len(fresh), "unchanged": unchanged, **facts}
 
@@ -131,40 +131,6 @@ class _Meter:
         self.bytes += n
         if self.bytes // 1_000_000 > before:
             self.advance(self.bytes // 1_000_000 - before, note=f"{self.documents:,} documents")
-
-
-def _nothing(where: str, skipped: Mapping[str, int]) -> DataError:
-    why = ", ".join(f"{n} x {reason}" for reason, n in skipped.items())
-    return FileFormatError(
-        where,
-        found="no file that can be read" + (f" ({why})" if why else ""),
-        expected=EXPECTED,
-        fix="Check the path.",
-    )
-
-
-def _check_store(store: Path) -> None:
-    check_folder(store, "store")
-    if not (store / "okrcell.json").exists():
-        raise ManifestError(
-            store,
-            found="no store",
-            expected="a folder made by 'okrcell corpus init'",
-            fix=f"Run 'okrcell corpus init {store}' first, or check the path.",
-        )
-
-
-def _check_source(store: Path, source: str | None) -> None:
-    if source is None:
-        return
-    taken = {*ONTOLOGIES, *(path.name for path in (store / "terms").glob("*"))}
-    if not _SOURCE.fullmatch(source) or source.lower() in taken:
-        raise ConfigError(
-            "--source",
-            found=f"'{source}'" + (", an ontology" if source.lower() in taken else ""),
-            expected="1 to 40 letters, digits and dashes that do not name an ontology",
-            fix="Choose another name.",
-        )
 
 
 def _fresh(
@@ -322,7 +288,7 @@ def _read(
                 _claim_note(tally, member.name, member.where)
     if tally.counts["read"] == before:
         if entry.explicit:
-            raise _nothing(str(entry.path), tally.skipped - skipped)
+            raise nothing_to_read(str(entry.path), tally.skipped - skipped)
         tally.skip(str(entry.path), "an archive without a file that can be read")
 
 

@@ -1,22 +1,36 @@
-"""Which files a user means, and what format each is of: told from content, not from the name alone."""
+"""What a user means by paths, store and source, and the format of a file, told from its content."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from okrcell.artifacts import check_folder
 from okrcell.corpus import jats, jsonl, medline, notes
 from okrcell.corpus.archives import Member, open_members
+from okrcell.corpus.ontology import ONTOLOGIES
 from okrcell.corpus.xml_stream import root_name
-from okrcell.errors import DataError
+from okrcell.errors import ConfigError, DataError, FileFormatError, ManifestError
 
-__all__ = ["EXPECTED", "Input", "collect_inputs", "format_of", "format_of_file"]
+__all__ = [
+    "EXPECTED",
+    "Input",
+    "check_source",
+    "check_store",
+    "collect_inputs",
+    "format_of",
+    "format_of_file",
+    "nothing_to_read",
+]
 
 EXPECTED = (
     "PubMed or MEDLINE XML, PMC JATS XML, JSON lines, Markdown or text; plain, .gz, zip or tar"
 )
+
+_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -96,3 +110,40 @@ def format_of(member: Member) -> tuple[str, str]:
     if suffix in notes.SUFFIXES:
         return "note", ""
     return "", f"an unknown format ({suffix or 'no suffix'})"
+
+
+def nothing_to_read(where: str, skipped: Mapping[str, int]) -> FileFormatError:
+    """Return the error about input of which no file can be read, with the reasons counted."""
+    why = ", ".join(f"{n} x {reason}" for reason, n in skipped.items())
+    return FileFormatError(
+        where,
+        found="no file that can be read" + (f" ({why})" if why else ""),
+        expected=EXPECTED,
+        fix="Check the path.",
+    )
+
+
+def check_store(store: Path) -> None:
+    """Raise ``ManifestError`` where a folder is no store."""
+    check_folder(store, "store")
+    if not (store / "okrcell.json").exists():
+        raise ManifestError(
+            store,
+            found="no store",
+            expected="a folder made by 'okrcell corpus init'",
+            fix=f"Run 'okrcell corpus init {store}' first, or check the path.",
+        )
+
+
+def check_source(store: Path, source: str | None) -> None:
+    """Raise ``ConfigError`` for a source by which documents cannot be searched."""
+    if source is None:
+        return
+    taken = {*ONTOLOGIES, *(path.name for path in (store / "terms").glob("*"))}
+    if not _SOURCE.fullmatch(source) or source.lower() in taken:
+        raise ConfigError(
+            "--source",
+            found=f"'{source}'" + (", an ontology" if source.lower() in taken else ""),
+            expected="1 to 40 letters, digits and dashes that do not name an ontology",
+            fix="Choose another name.",
+        )

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from okrcell.corpus.clean import squeeze
 
-__all__ = ["inline_text", "local_name"]
+__all__ = ["blocks", "inline_text", "local_name"]
 
 _EXPONENT = re.compile("[-+\u2212\u2013]?[0-9]+(?:[.,][0-9]+)?$")
 _TEX = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 _BREAKS = frozenset({"break", "p", "list-item", "disp-formula", "disp-quote", "title", "td", "def"})
+# Elements within a line: beside text that stands in a section without a paragraph, part of it.
+_INLINE = frozenset(
+    {"abbrev", "bold", "break", "email", "ext-link", "inline-formula", "italic", "monospace"}
+) | {
+    "named-content",
+    "overline",
+    "roman",
+    "sans-serif",
+    "sc",
+    "strike",
+    "styled-content",
+    "sub",
+    "sup",
+    "underline",
+    "uri",
+    "xref",
+}
 
 
 def local_name(tag: str) -> str:
@@ -30,6 +48,23 @@ def inline_text(element: Element, drop: frozenset[str] = frozenset()) -> str:
     parts: list[str] = []
     _collect(element, parts, drop)
     return squeeze("".join(parts))
+
+
+def blocks(element: Element) -> Iterator[Element]:
+    """Yield the blocks of an element; text that stands between them is a paragraph of its own."""
+    loose = Element("p")
+    loose.text = element.text
+    for child in element:
+        if child.tag in _INLINE:
+            loose.append(child)
+            continue
+        if len(loose) or (loose.text or "").strip():
+            yield loose
+        yield child
+        loose = Element("p")
+        loose.text = child.tail
+    if len(loose) or (loose.text or "").strip():
+        yield loose
 
 
 def _collect(element: Element, parts: list[str], drop: frozenset[str]) -> None:

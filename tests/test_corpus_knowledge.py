@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from okrcell.artifacts import commit, read_manifest
 from okrcell.corpus import build as builder
 from okrcell.corpus import chunk, dense, fusion, index, lexical, literature, store, terms, vectors
 from okrcell.corpus.chunk import chunk_documents
@@ -33,6 +34,7 @@ from okrcell.errors import (
     LockedError,
     ManifestError,
     ProviderUnavailableError,
+    SchemaVersionError,
 )
 from okrcell.schemas import TABLES, read_table
 
@@ -303,7 +305,11 @@ def test_snippets_by_id_and_by_document(made):
 
 
 def test_beyond_exact_search_candidates_come_from_chroma(made):
-    assert answers(made, exact_rows=3) == answers(made)
+    def scores(found):
+        return [[snippet.score for snippet in snippets] for snippets in found]
+
+    # Which of many equal ones are among the candidates is left to Chroma.
+    assert scores(answers(made, exact_rows=3)) == scores(answers(made))
 
 
 def test_rebuild_gives_the_same_results(copied):
@@ -424,6 +430,29 @@ def test_an_index_of_another_version_is_refused_then_rebuilt(copied, monkeypatch
     monkeypatch.setattr(index, "LEXICAL_VERSION", "0")
     with pytest.raises(ManifestError, match="lexical"):
         open_knowledge(copied, Words())
+
+
+def test_vectors_of_an_earlier_version_are_made_anew(copied, tmp_path):
+    folder = copied / "knowledge"
+    path = folder / "snippet_vectors.parquet"
+    table = pq.read_table(path)
+    old = {**table.schema.metadata, b"okrcell.version": b"1"}
+    pq.write_table(table.replace_schema_metadata(old), path)
+    before = read_manifest(folder, "knowledge", verify=False)
+    files = {name: entry["rows"] for name, entry in before.files.items()}
+    commit(
+        folder,
+        "knowledge",
+        config=before.config,
+        inputs=before.inputs,
+        files=files,
+        facts=before.facts,
+    )
+    with pytest.raises(SchemaVersionError):
+        builder.rebuild(copied, CorpusConfig(), Words())
+    literature.add_literature(copied, [write_notes(tmp_path / "n", {"x": "Some text."})])
+    told = builder.build(copied, CorpusConfig(), Words())
+    assert (told["kept"], told["embedded"] > 30) == (0, True)
 
 
 @pytest.mark.parametrize("name", ["snippets.arrow", "lexical/rows", "vectors.f16", "order"])
@@ -729,7 +758,7 @@ def test_remote_vectors_are_unit_rows_in_order(service):
     sizes = [len(request) for request in service.requests[1:]]
     assert sizes == [128, 128, 44]  # equal texts are sent once
     assert remote.encode([]).shape == (0, 3)
-    long = "word. " * 20_000
+    long = "word. " * 9_000
     assert remote.count_tokens([long])[0] > remote.max_tokens
     assert np.isfinite(remote.encode([long])).all()
 

@@ -133,7 +133,7 @@ def test_matrix_profiles_and_mappings_agree_with_the_file(store, adata):
     genes = read_table(store / "datasets" / "pbmc" / "genes.parquet", "genes").to_pylist()
     kept = [row["column"] for row in genes if row["status"] in KEPT]
     assert matrix.values == "counts"
-    assert len(matrix.gene_ids) == len(kept) == 700
+    assert len(matrix.gene_ids) == len(kept) == 759
     assert np.array_equal(matrix.matrix.toarray(), adata.X.toarray()[:, kept])
     table = cells.load_cells(store)
     assert table["obs_name"].to_pylist() == adata.obs_names.to_list()

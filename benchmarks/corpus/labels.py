@@ -3,6 +3,7 @@
 Every unit is a distinct (label, context, term) of a mapping table. Beside what ships, which was fitted
 on these tables, stand rankers fitted without what they are judged on: without the label strings, the
 studies, or the whole family of tables. ``scripts/fit_labels.py`` holds the fit and the splits.
+(Over 300 lines: one report, measured in one run.)
 """
 
 from __future__ import annotations
