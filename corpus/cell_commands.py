@@ -57,7 +57,12 @@ def normalise(
     from okrcell.corpus.normalise import read_overrides
 
     open_store(store)
-    keys = load_config(CorpusConfig, "corpus", config, {"accept_score": accept_score})
+    keys = load_config(
+        CorpusConfig,
+        "corpus",
+        config,
+        {"accept_score": accept_score, "accept_similarity": accept_score},
+    )
     decided = read_overrides(overrides) if overrides else {}
     rows = label_table.read_labels(
         data, field, context.split(",") if context else (), console.pairs("--map", maps)
@@ -66,7 +71,7 @@ def normalise(
         rows,
         field,
         store=store,
-        accept_score=keys.accept_score,
+        accept_score=keys.accept(field),
         overrides=decided.get(field),
     )
     if out is not None:

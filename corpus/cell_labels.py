@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -38,9 +38,14 @@ def resolve_labels(
     fields: Mapping[str, Labels],
     ontologies: Mapping[str, Ontology],
     overrides: Mapping[str, Mapping[str, str]],
-    accept_score: float,
+    accept: Callable[[str], float],
 ) -> dict[str, dict[str, Resolution]]:
     """Resolve the distinct labels of every field; a cell type with the tissue that its cells share.
+
+    Parameters
+    ----------
+    accept
+        Field to the least score at which a label becomes a term.
 
     Returns
     -------
@@ -52,7 +57,7 @@ def resolve_labels(
         return normalise(
             list(fields[field].names),
             field,
-            accept_score=accept_score,
+            accept_score=accept(field),
             overrides=overrides.get(field),
             contexts=contexts,
             ontologies=[ontologies[name] for name in FIELD_ONTOLOGY.get(field, ())],

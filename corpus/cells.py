@@ -64,6 +64,7 @@ __all__ = [
 
 _KEYS = {
     "accept_score",
+    "accept_similarity",
     "hold_out",
     "layer",
     "min_gene_coverage",
@@ -190,7 +191,7 @@ def _write(
     fields, names = read_fields(source, addition.cells, addition.columns)
     if config.layer not in source.layers:
         raise no_layer(source, config.layer)
-    mappings = resolve_labels(fields, ontologies, addition.overrides, config.accept_score)
+    mappings = resolve_labels(fields, ontologies, addition.overrides, config.accept)
     others = [f for f in dataset_folders(store) if f.name != dataset_id]
     held, held_terms = held_out(
         mappings["cell_type"], config, others, source.path, ontologies["cl"]

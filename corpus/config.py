@@ -23,7 +23,10 @@ class CorpusConfig(StageConfig):
         Upper bound of a snippet's length in word pieces. The paper cuts at about 500; the default
         embedder reads 256, and a snippet must fit whole.
     accept_score
-        A label becomes a term only at this score or above (0 to 1); below it stays unresolved.
+        A cell type label becomes a term only at this score or above: an estimated probability (0 to
+        1) that the term is right. Below it, it stays unresolved.
+    accept_similarity
+        The same for labels of the other fields, whose score is the similarity of the words.
     values
         What the matrix holds; None means: detect, and refuse when it is unclear.
     layer
@@ -39,13 +42,18 @@ class CorpusConfig(StageConfig):
 
     embedder: str = "minilm"
     chunk_tokens: int = Field(default=200, ge=16, le=254)
-    accept_score: float = Field(default=0.8, ge=0, le=1)
+    accept_score: float = Field(default=0.6, ge=0, le=1)
+    accept_similarity: float = Field(default=0.8, ge=0, le=1)
     values: Literal["counts", "lognorm"] | None = None
     layer: str = "X"
     min_gene_coverage: float = Field(default=0.1, ge=0, le=1)
     split_fractions: tuple[float, float, float] = (0.6, 0.1, 0.3)
     hold_out: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
+
+    def accept(self, field: str) -> float:
+        """Return the least score at which a label of a metadata field becomes a term."""
+        return self.accept_score if field == "cell_type" else self.accept_similarity
 
     @field_validator("split_fractions")
     @classmethod

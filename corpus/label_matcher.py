@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,17 @@ __all__ = ["CellTypeMatcher", "Context"]
 N_ALTERNATIVES = 10
 _SAME_LABEL = 0.95
 """Least probability of a term whose label is the given string, measured on the mapping tables."""
+
+_NAMELESS = re.compile(
+    r"(?:c|cl|clust|cluster|subcluster|leiden|louvain|seurat[_ ]clusters?|group|type|population)?"
+    r"[-_ .#]*\d*",
+    re.IGNORECASE,
+)
+_BY_MARKERS = {
+    "marker_self": 1.0, "marker_above": 0.3, "organ_named": 0.1, "organ_other": -0.1, "common": 0.02,
+}  # fmt: skip
+_MARKER_CURVE = ((0.5, 0.7, 0.9, 1.0), (0.05, 0.2, 0.33, 0.41))
+"""Score of the best term by markers alone, and how often it was right in the tables that list them."""
 
 _COLUMN = {name: at for at, name in enumerate(FEATURES)}
 
@@ -62,6 +74,10 @@ class CellTypeMatcher:
             found = evidence(index, prior, label, context.tissue, context.markers)
         if found is None:
             return Ranking((), "", False)
+        if context.markers and _NAMELESS.fullmatch(label.strip()):
+            by_markers = _rank_by_markers(index, found)
+            if by_markers is not None:
+                return by_markers
         ranker = load_ranker()
         raw = probabilities(np.round(ranker.scores(found.values), 6))
         ids = [index.terms[row].term_id for row in found.rows]
@@ -81,6 +97,30 @@ class CellTypeMatcher:
             for at, score in zip(order[:N_ALTERNATIVES], scores[:N_ALTERNATIVES], strict=True)
         )
         return Ranking(ranked, _reason(found, order[0], same is not None), same is not None)
+
+
+def _rank_by_markers(index: LabelIndex, found: Evidence) -> Ranking | None:
+    """Rank for a label that is only a number; None where no marker speaks for any term.
+
+    The ranker weighs names first, which here are noise.
+    """
+    total = np.round(sum(w * found.values[:, _COLUMN[f]] for f, w in _BY_MARKERS.items()), 5)
+    if found.values[:, _COLUMN["marker_self"]].max() <= 0:
+        return None
+    depth = found.values[:, _COLUMN["depth"]]
+    order = sorted(
+        range(len(total)),
+        key=lambda at: (-total[at], depth[at], index.terms[found.rows[at]].term_id),
+    )[:N_ALTERNATIVES]
+    first = float(np.interp(total[order[0]], *_MARKER_CURVE))
+    others = np.maximum(total[order[1:]], 1e-3)
+    rest = np.minimum(others / others.sum() * (1 - first), first)
+    ids = [index.terms[found.rows[at]].term_id for at in order]
+    scores = [round(first, 4), *(round(float(score), 4) for score in rest)]
+    label = index.terms[found.rows[order[0]]].label
+    return Ranking(
+        tuple(zip(ids, scores, strict=True)), f"marker genes of '{label}', and no name", False
+    )
 
 
 def _reason(found: Evidence, at: int, same: bool) -> str:

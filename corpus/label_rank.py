@@ -22,6 +22,7 @@ from okrcell.errors import InternalError
 __all__ = ["WEIGHTS", "Ranker", "calibrate", "from_json", "load_ranker", "probabilities"]
 
 WEIGHTS = "label_weights.json"
+_LEAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def calibrate(ranker: Ranker, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
     The first is read off the calibration; what it leaves is shared among the others in their raw
     proportion, none above the first.
     """
-    first = float(np.interp(raw[0], ranker.knots[0], ranker.knots[1]))
+    # Never quite zero: what follows must still tell the others apart.
+    first = max(float(np.interp(raw[0], ranker.knots[0], ranker.knots[1])), _LEAST)
     rest = max(1.0 - raw[0], 1e-9)
     out = np.minimum(raw * (1.0 - first) / rest, first)
     out[0] = first

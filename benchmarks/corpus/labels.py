@@ -251,7 +251,8 @@ def main() -> None:
             " other table alone). Every split also drops from the fit whatever label string occurs in"
             " the part held out.",
             "'Markers, no name' are the units with three or more marker genes under the label 'cluster 1':"
-            " what the genes and the tissue say alone. It is not one of the seven.",
+            " what the genes and the tissue say alone. It is not one of the seven, and"
+            " only what ships ranks it by the genes.",
             "The table of abbreviations was written by hand with the tables in view, so no split holds"
             " it out. The column 'first score by hand' has it and nothing fitted.",
             "Naive: fused is all-MiniLM-L6-v2 and BM25 over label, synonyms and definition, fused by"
