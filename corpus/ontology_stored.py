@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from okrcell.artifacts import read_manifest
+from okrcell.artifacts import MANIFEST, read_manifest
 from okrcell.corpus.ontology import Content, Ontology, Term
 from okrcell.errors import ManifestError
 
-__all__ = ["from_terms", "stored"]
+__all__ = ["REPORT", "from_terms", "stored"]
+
+REPORT = "report.json"
+"""What became of a file's terms; only copies that were made from a file have it."""
 
 
 def stored(store: Path, name: str) -> Ontology | None:
@@ -22,8 +25,8 @@ def stored(store: Path, name: str) -> Ontology | None:
         The copy is unfinished or damaged.
     """
     folder = store / "terms" / name
-    if not folder.is_dir():
-        return None
+    if not (folder / MANIFEST).exists() and not (folder / REPORT).exists():
+        return None  # absent, or a bundled copy in the making, which labels do not need
     try:
         manifest = read_manifest(folder, "terms")
     except ManifestError as error:

@@ -23,7 +23,7 @@ from okrcell.config import fingerprint
 from okrcell.console import progress
 from okrcell.corpus.ontology import ONTOLOGIES, Ontology, Term, bundled, obsolete_counts
 from okrcell.corpus.ontology_files import SUFFIXES, is_ontology_file, read_ontology
-from okrcell.corpus.ontology_stored import from_terms
+from okrcell.corpus.ontology_stored import REPORT, from_terms
 from okrcell.errors import ArtifactError, ConfigError
 from okrcell.schemas import METADATA_FIELDS
 
@@ -213,17 +213,17 @@ def _write(
         chosen = [term for term in every if term.term_id in used]
     replaced = _origin(store, name)
     invalidate(folder)
-    files: dict[str, int | None] = {
-        "terms.parquet": write_table(folder / "terms.parquet", "terms", _table(chosen))
-    }
+    files: dict[str, int | None] = {}
     if source.origin == "file":
+        # First of all: a folder with a report and no manifest is known as an unfinished copy.
         report = json.dumps(source.details, indent=1, sort_keys=True, ensure_ascii=False)
-        atomic_write(folder / "report.json", report + "\n")
-        files["report.json"] = None
+        atomic_write(folder / REPORT, report + "\n")
+        files[REPORT] = None
         if by_profiles:
             path = folder / "ontology.parquet"
             files[path.name] = write_table(path, "terms", _table(every))
-    for stale in {"report.json", "ontology.parquet"} - set(files):
+    files["terms.parquet"] = write_table(folder / "terms.parquet", "terms", _table(chosen))
+    for stale in {REPORT, "ontology.parquet"} - set(files):
         (folder / stale).unlink(missing_ok=True)
     facts = {
         "release": source.ontology.release,

@@ -23,7 +23,6 @@ ONLY_IN = {
     "langchain": {"enrich/client.py"},
     "langchain_core": {"enrich/client.py"},
     "langchain_openai": {"enrich/client.py", "corpus/remote_embedder.py"},
-    "langchain_text_splitters": {"corpus/chunk.py"},
     "sentence_transformers": {"corpus/embedder.py"},
 }
 

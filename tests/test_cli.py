@@ -47,7 +47,8 @@ def test_version_and_wrong_words(okrcell):
 
 def test_an_interrupt_says_how_to_go_on(tmp_path):
     program = (
-        "import sys, time\n"
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "import okrcell.corpus.build as build\n"
         "build.init_store = lambda store: (print('ready', flush=True), time.sleep(60))\n"
         "from okrcell.cli import main\n"

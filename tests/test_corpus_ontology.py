@@ -765,7 +765,7 @@ def test_a_killed_add_is_made_good_and_ends_the_same(okrcell, store, tmp_path):
     whole = {p.name: p.read_bytes() for p in (store / "terms" / "cl").iterdir() if p.is_file()}
     other = tmp_path / "other"
     assert okrcell("corpus", "init", other).returncode == 0
-    for rename in (1, 3):
+    for rename in (2, 3):  # before the first, nothing of the file is there
         killed = okrcell("corpus", "add-ontology", other, path, kill_at=rename)
         assert killed.returncode == -9
         with pytest.raises(ManifestError):
