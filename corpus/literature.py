@@ -26,7 +26,6 @@ from okrcell.corpus.literature_inputs import (
     EXPECTED,
     Input,
     check_source,
-    check_store,
     collect_inputs,
     format_of,
     format_of_file,
@@ -101,7 +100,9 @@ def add_literature(
     ConfigError
         A source that cannot be used.
     """
-    check_store(store)
+    from okrcell.corpus.build import open_store
+
+    open_store(store)
     check_source(store, source)
     inputs = collect_inputs(paths)
     tally = _Tally()

@@ -8,18 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from okrcell.artifacts import check_folder
 from okrcell.corpus import jats, jsonl, medline, notes
 from okrcell.corpus.archives import Member, open_members
 from okrcell.corpus.ontology import ONTOLOGIES
 from okrcell.corpus.xml_stream import root_name
-from okrcell.errors import ConfigError, DataError, FileFormatError, ManifestError
+from okrcell.errors import ConfigError, DataError, FileFormatError
 
 __all__ = [
     "EXPECTED",
     "Input",
     "check_source",
-    "check_store",
     "collect_inputs",
     "format_of",
     "format_of_file",
@@ -121,18 +119,6 @@ def nothing_to_read(where: str, skipped: Mapping[str, int]) -> FileFormatError:
         expected=EXPECTED,
         fix="Check the path.",
     )
-
-
-def check_store(store: Path) -> None:
-    """Raise ``ManifestError`` where a folder is no store."""
-    check_folder(store, "store")
-    if not (store / "okrcell.json").exists():
-        raise ManifestError(
-            store,
-            found="no store",
-            expected="a folder made by 'okrcell corpus init'",
-            fix=f"Run 'okrcell corpus init {store}' first, or check the path.",
-        )
 
 
 def check_source(store: Path, source: str | None) -> None:
