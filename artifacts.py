@@ -37,7 +37,9 @@ __all__ = [
     "current_manifest",
     "file_sha256",
     "invalidate",
+    "move",
     "read_manifest",
+    "read_note",
     "storage_guard",
     "writing",
 ]
@@ -127,8 +129,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
-            os.replace(temporary, target)  # noqa: PTH105  (one name for the fault injector)
-            _sync_folder(target.parent)
+            move(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -144,6 +145,21 @@ def _sweep(folder: Path) -> None:
     """Remove what a killed writer left half-written; the caller holds the lock."""
     for leftover in folder.glob(f".*{TEMP_SUFFIX}"):
         leftover.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder, and make the new name last: the one rename of everything we write."""
+    os.replace(source, target)  # noqa: PTH105  (one name for the fault injector)
+    _sync_folder(target.parent)
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Return a JSON object that may be absent or damaged and can be made again; {} for either."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,6 +18,8 @@ __all__ = [
     "TABLES",
     "empty",
     "read_table",
+    "stamp_of",
+    "stamped_schema",
     "write_batches",
     "write_table",
 ]
@@ -46,6 +48,7 @@ class Table:
     schema: pa.Schema
 
 
+_KIND, _VERSION = b"okrcell.table", b"okrcell.version"
 _S, _F, _I = pa.string(), pa.float64(), pa.int64()
 _STRINGS = pa.list_(_S)
 _SECTION = pa.struct([("name", _S), ("start", _I), ("end", _I)])
@@ -229,9 +232,7 @@ TABLES: dict[str, Table] = {
 
 def write_table(path: Path, name: str, table: pa.Table) -> int:
     """Write a table atomically under its schema; return the number of rows."""
-    spec = TABLES[name]
-    metadata = {b"okrcell.table": name.encode(), b"okrcell.version": str(spec.version).encode()}
-    shaped = table.select(spec.schema.names).cast(spec.schema).replace_schema_metadata(metadata)
+    shaped = _shaped(table, stamped_schema(name))
     with atomic_path(path) as temporary:
         pq.write_table(shaped, temporary, compression="zstd")
     return int(shaped.num_rows)
@@ -239,18 +240,38 @@ def write_table(path: Path, name: str, table: pa.Table) -> int:
 
 def write_batches(path: Path, name: str, batches: Iterable[pa.Table]) -> int:
     """Write a table piece by piece, atomically, one row group per piece; return the number of rows."""
-    spec = TABLES[name]
-    metadata = {b"okrcell.table": name.encode(), b"okrcell.version": str(spec.version).encode()}
-    schema, rows = spec.schema.with_metadata(metadata), 0
+    schema, rows = stamped_schema(name), 0
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for batch in batches:
-            shaped = batch.select(spec.schema.names).cast(spec.schema)
-            writer.write_table(shaped.replace_schema_metadata(metadata))
-            rows += int(shaped.num_rows)
+            writer.write_table(_shaped(batch, schema))
+            rows += int(batch.num_rows)
     return rows
+
+
+def stamped_schema(name: str) -> pa.Schema:
+    """Return a table's schema with its kind and version in the metadata, as files carry them."""
+    spec = TABLES[name]
+    return spec.schema.with_metadata({_KIND: name.encode(), _VERSION: str(spec.version).encode()})
+
+
+def stamp_of(path: Path) -> tuple[str, str]:
+    """Return the kind and version that a Parquet file states; empty where okrcell did not write it.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid, OSError
+        It is no Parquet file, or cannot be read.
+    """
+    metadata = pq.read_schema(path).metadata or {}
+    kind, version = (metadata.get(key, b"").decode("utf-8", "replace") for key in (_KIND, _VERSION))
+    return kind, version
+
+
+def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    return table.select(schema.names).cast(schema).replace_schema_metadata(schema.metadata)
 
 
 def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -274,7 +295,7 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
             fix="Run the stage that writes it first.",
         )
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        kind, version = stamp_of(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise FileFormatError(
             path,
@@ -282,7 +303,6 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
             expected=f"the table '{name}'",
             fix="Remove the file and run the stage that writes it again.",
         ) from None
-    kind = metadata.get(b"okrcell.table", b"").decode()
     if kind != name:
         raise FileFormatError(
             path,
@@ -290,7 +310,6 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
             expected=f"the table '{name}'",
             fix="Check the path.",
         )
-    version = metadata.get(b"okrcell.version", b"").decode()
     if version != str(spec.version):
         raise SchemaVersionError(
             path,

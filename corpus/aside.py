@@ -6,13 +6,12 @@ and the next writer finishes what a killed one began.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from okrcell.artifacts import MANIFEST, invalidate, storage_guard
+from okrcell.artifacts import MANIFEST, invalidate, move, storage_guard
 
 __all__ = ["finish_interrupted", "take_place", "written_aside"]
 
@@ -42,8 +41,8 @@ def take_place(store: Path, dataset_id: str) -> None:
     with storage_guard(target):
         target.parent.mkdir(exist_ok=True)
         if target.exists():
-            os.replace(target, aside / f"{_OLD}{dataset_id}")  # noqa: PTH105
-        os.replace(aside / f"{_NEW}{dataset_id}", target)  # noqa: PTH105
+            move(target, aside / f"{_OLD}{dataset_id}")
+        move(aside / f"{_NEW}{dataset_id}", target)
         shutil.rmtree(aside)
 
 
@@ -59,5 +58,5 @@ def finish_interrupted(store: Path) -> None:
     for old in sorted(aside.glob(f"{_OLD}*")):
         target = Path(store) / "datasets" / old.name.removeprefix(_OLD)
         if not target.exists():
-            os.replace(old, target)  # noqa: PTH105
+            move(old, target)
     shutil.rmtree(aside, ignore_errors=True)

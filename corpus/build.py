@@ -21,6 +21,7 @@ from okrcell.artifacts import (
     file_sha256,
     invalidate,
     read_manifest,
+    read_note,
     storage_guard,
     writing,
 )
@@ -118,7 +119,7 @@ def build(store: Path, config: CorpusConfig, embedder: Embedder | None = None) -
             manifest = _write_tables(store, corpus, key, embedder)
         if index_state(aside, manifest):
             build_index(aside, manifest)
-        report = _read_note(aside / WORK / _REPORT)
+        report = read_note(aside / WORK / _REPORT)
         swap(store)
         return {"reused": False, **manifest.facts, **(report or _NOTHING_NEW)}
 
@@ -197,7 +198,7 @@ def _chunk(
 ) -> dict[str, Any]:
     """Write the table ``snippets`` unless a killed build has; return what is known of it."""
     made_from = fingerprint({"config": key, "inputs": corpus.inputs})
-    before = _read_note(note)
+    before = read_note(note)
     if before.get("made_from") == made_from and _matches(snippets, before.get("sha256")):
         return dict(before["facts"])
     by_source: dict[str, int] = {}
@@ -235,15 +236,6 @@ def _chunk(
 
 def _matches(path: Path, sha256: object) -> bool:
     return path.exists() and file_sha256(path) == sha256
-
-
-def _read_note(path: Path) -> dict[str, Any]:
-    """Return a note that a build left for the one that continues it; {} where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _news(known: Path | None, snippets: Path) -> dict[str, int]:

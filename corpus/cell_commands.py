@@ -9,13 +9,13 @@ import typer
 
 from okrcell import console
 
-__all__ = ["add_cells", "normalise", "profiles"]
+__all__ = ["Config", "Json", "Store", "add_cells", "normalise", "profiles"]
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store folder.")]
 Config = Annotated[
     Path | None, typer.Option("--config", help="TOML file; its table 'corpus' is read.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Maps = Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN of obs; repeat.")]
 Overrides = Annotated[
     Path | None, typer.Option(help="TSV of decided labels: field, label, term_id.")

@@ -32,7 +32,7 @@ from okrcell.corpus.cell_labels import label_rules, mapping_table, ontologies_of
 from okrcell.corpus.config import CellsConfig, CorpusConfig
 from okrcell.corpus.expression import ValueKind, ValueScan, kept_columns
 from okrcell.corpus.formats import CellSource, no_layer, open_source, source_files
-from okrcell.corpus.gene_columns import GeneColumns, best_names, resolve_columns
+from okrcell.corpus.gene_columns import GeneColumns, best_columns, resolve_columns
 from okrcell.corpus.genes import GENE_RULES, GENE_TABLE, GeneAliases
 from okrcell.corpus.metadata import read_fields
 from okrcell.corpus.ontology import Ontology
@@ -254,8 +254,7 @@ def _write_matrix(folder: Path, addition: Addition, names: Any) -> tuple[ValueKi
     """
     source, config = addition.source, addition.config
     var = source.var(config.layer)
-    gene_names = best_names(var, source.path, config.min_gene_coverage, addition.aliases)
-    genes = resolve_columns(var, gene_names, np.zeros(len(gene_names)), addition.aliases)
+    gene_names, genes = best_columns(var, source.path, config.min_gene_coverage, addition.aliases)
     has_twins = len(genes.gene_ids) < int(genes.candidates.max(initial=-1)) + 1
     scan = ValueScan(
         source.path,

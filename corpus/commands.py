@@ -9,6 +9,7 @@ import typer
 
 from okrcell import console
 from okrcell.corpus import cell_commands
+from okrcell.corpus.cell_commands import Config, Json, Store
 
 __all__ = ["app"]
 
@@ -16,14 +17,9 @@ app = typer.Typer(
     no_args_is_help=True, help="Build a store: ontologies, literature, cells, search."
 )
 
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store folder.")]
-Config = Annotated[
-    Path | None, typer.Option("--config", help="TOML file; its table 'corpus' is read.")
-]
 EmbedderName = Annotated[
     str | None, typer.Option(help="minilm, a model folder, or openai:MODEL. Default: minilm.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def _config(config: Path | None, **flags: Any) -> Any:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from okrcell.artifacts import storage_guard
 from okrcell.corpus.clean import clean_text, scrub
 from okrcell.corpus.merge import DELETED, DocumentSet, open_documents
-from okrcell.schemas import TABLES
+from okrcell.schemas import stamped_schema
 
 __all__ = [
     "Document",
@@ -197,11 +197,8 @@ class DocumentWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        spec = TABLES["documents"]
         self.path = path
-        self.schema = spec.schema.with_metadata(
-            {b"okrcell.table": b"documents", b"okrcell.version": str(spec.version).encode()}
-        )
+        self.schema = stamped_schema("documents")
         self.rows: list[Document] = []
         self.characters = self.total = self.twice = self.retracted = self.deleted = 0
         self.by_source: dict[str, int] = {}

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from okrcell.corpus.genes import GENE_TABLE, KEPT, GeneAliases, resolve_genes
+from okrcell.corpus.genes import GENE_TABLE, KEPT, GeneAliases, GeneReport, resolve_genes
 from okrcell.errors import GeneCoverageError
 
-__all__ = ["GeneColumns", "best_names", "resolve_columns"]
+__all__ = ["GeneColumns", "best_columns", "resolve_columns"]
 
 _ID_COLUMNS = ("feature_id", "ensembl_id", "gene_ids", "gene_id", "ensembl", "Accession")
 _SYMBOL_COLUMNS = ("feature_name", "gene_symbol", "gene_symbols", "gene_name", "gene_names", "Gene")
@@ -49,10 +49,13 @@ class GeneColumns:
     coverage: float
 
 
-def best_names(var: Any, path: Path, least: float, aliases: GeneAliases | None = None) -> list[str]:
-    """Return the names of all columns from the source that resolves most genes.
+def best_columns(
+    var: Any, path: Path, least: float, aliases: GeneAliases | None = None
+) -> tuple[list[str], GeneColumns]:
+    """Return the names from the source that resolves most genes, and what they resolve to.
 
-    The index is looked at first, then columns of ids and of symbols by their usual names.
+    The index is looked at first, then columns of ids and of symbols by their usual names. Of two
+    columns of one gene the first is kept, as their sums are not known here.
 
     Raises
     ------
@@ -82,7 +85,8 @@ def best_names(var: Any, path: Path, least: float, aliases: GeneAliases | None =
             expected=f"at least {least:.0%} human Ensembl ids or gene symbols",
             fix="Put Ensembl ids or symbols into var_names or a column 'ensembl_id'; human data only.",
         )
-    return sources[best]
+    names = sources[best]
+    return names, _columns(names, np.flatnonzero(is_gene), reports[best])
 
 
 def resolve_columns(
@@ -95,9 +99,12 @@ def resolve_columns(
     totals
         float64 [G]: column sums; of two columns of one gene the larger is kept.
     """
-    is_gene = _is_gene(var)
-    at = np.flatnonzero(is_gene)
-    report = resolve_genes([names[i] for i in at], totals[at], aliases)
+    at = np.flatnonzero(_is_gene(var))
+    return _columns(names, at, resolve_genes([names[i] for i in at], totals[at], aliases))
+
+
+def _columns(names: list[str], at: npt.NDArray[np.int64], report: GeneReport) -> GeneColumns:
+    """Put the report of the columns ``at``, which are genes, among all columns of the file."""
     n = len(names)
     found = report.table.drop_columns(["column", "var_name"])
     columns: dict[str, list[Any]] = {name: [""] * n for name in found.column_names}

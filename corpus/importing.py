@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from okrcell.artifacts import FOLDER_VERSION, LOCK, MANIFEST, MARKER, read_manifest, writing
+from okrcell.artifacts import FOLDER_VERSION, LOCK, MANIFEST, MARKER, move, read_manifest, writing
 from okrcell.console import progress
 from okrcell.corpus.exchange import EXPORT_VERSION, HEADER, kind_of
 from okrcell.errors import (
@@ -295,18 +295,15 @@ def _unpack(
 def _check_table(target: Path) -> None:
     """Refuse a table of another version; its kind is what the file itself says."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from okrcell.schemas import TABLES
+    from okrcell.schemas import TABLES, stamp_of
 
     try:
-        metadata = pq.read_schema(target).metadata or {}
+        kind, version = stamp_of(target)
     except (pa.ArrowInvalid, OSError) as error:
         raise _refuse(target.name, f"no readable Parquet ({error})") from None
-    kind = metadata.get(b"okrcell.table", b"").decode("utf-8", "replace")
     if kind not in TABLES:
         raise _refuse(target.name, f"the table '{kind[:50]}'" if kind else "a table without a kind")
-    version = metadata.get(b"okrcell.version", b"").decode("utf-8", "replace")
     _check_version(target.name, f"table '{kind}',", version, str(TABLES[kind].version))
 
 
@@ -321,9 +318,4 @@ def _move(source: Path, target: Path) -> None:
     """Bring in one part whole; what an interrupted command left in its place is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(source, target)  # noqa: PTH105  (one name for the fault injector)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    move(source, target)

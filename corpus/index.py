@@ -7,7 +7,6 @@ repaired: where anything differs it is built again.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from okrcell.artifacts import Manifest, as_storage_error, atomic_write
+from okrcell.artifacts import Manifest, as_storage_error, atomic_write, move, read_note
 from okrcell.console import progress
 from okrcell.corpus.dense import EXACT_ROWS, Dense, build_dense
 from okrcell.corpus.lexical import LEXICAL_VERSION, Lexical, LexicalWriter
@@ -41,6 +40,8 @@ class Index:
     ----------
     order
         int32 [n], the snippet row of each position of ``dense``.
+    place
+        int64 [n], the position of each snippet row.
     codes
         int16 [n], per snippet row, the place of its source in ``sources``.
     """
@@ -51,6 +52,7 @@ class Index:
     chroma: ChromaIndex
     sources: tuple[str, ...]
     order: npt.NDArray[np.int32]
+    place: npt.NDArray[np.int64]
     codes: npt.NDArray[np.int16]
 
 
@@ -75,7 +77,7 @@ def build_index(folder: Path, manifest: Manifest) -> None:
     except Exception as error:  # noqa: BLE001  (chromadb has no type of its own for a full disk)
         raise as_storage_error(error, aside) or error from None
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(aside, target)  # noqa: PTH105  (one name for the fault injector)
+    move(aside, target)
 
 
 def _fill(aside: Path, folder: Path, dim: int) -> dict[str, tuple[int, int]]:
@@ -109,18 +111,10 @@ def _sizes(folder: Path) -> dict[str, int]:
     }
 
 
-def _stamp_of(folder: Path) -> dict[str, Any] | None:
-    try:
-        stamp = json.loads((folder / _STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return stamp if isinstance(stamp, dict) else None
-
-
 def index_state(folder: Path, manifest: Manifest) -> str:
     """Return "" where the index of a knowledge folder can be used, else what is wrong with it."""
-    stamp = _stamp_of(folder / INDEX)
-    if stamp is None:
+    stamp = read_note(folder / INDEX / _STAMP)
+    if not stamp:
         return "no index"
     for name, expected in _identity(manifest).items():
         if stamp.get(name) != expected:
@@ -149,8 +143,8 @@ def open_index(folder: Path, manifest: Manifest, *, exact_rows: int = EXACT_ROWS
             fix="Run 'okrcell corpus build' on the store: it makes the index again from the tables.",
         )
     path = folder / INDEX
-    stamp = _stamp_of(path) or {}
-    bounds = {name: (int(a), int(b)) for name, (a, b) in stamp["sources"].items()}
+    sources = read_note(path / _STAMP)["sources"]
+    bounds = {name: (int(a), int(b)) for name, (a, b) in sources.items()}
     try:
         rows = SnippetRows(path)
         order = np.fromfile(path / "order", np.int32)
@@ -167,4 +161,4 @@ def open_index(folder: Path, manifest: Manifest, *, exact_rows: int = EXACT_ROWS
             fix="Run 'okrcell corpus rebuild' on the store.",
         ) from None
     codes = np.fromfile(path / "codes", np.int16)
-    return Index(rows, dense, lexical, chroma, tuple(bounds), order, codes)
+    return Index(rows, dense, lexical, chroma, tuple(bounds), order, place, codes)

@@ -52,8 +52,6 @@ class Knowledge:
     def __init__(self, index: Index, embedder: Embedder, fingerprint: str) -> None:
         self.fingerprint = fingerprint
         self._index, self._embedder = index, embedder
-        self._position = np.empty(len(index.order), np.int64)
-        self._position[index.order] = np.arange(len(index.order))
 
     def __len__(self) -> int:
         return len(self._index.rows)
@@ -125,7 +123,7 @@ class Knowledge:
         return self._top(rows, fused, k)
 
     def _vectors(self, rows: Rows) -> npt.NDArray[np.float32]:
-        return self._index.dense.vectors(self._position[rows])
+        return self._index.dense.vectors(self._index.place[rows])
 
     def _lexical(
         self, query: str, names: Sequence[str], wanted: Sequence[str]

@@ -13,7 +13,7 @@ from scipy import sparse
 from okrcell import console
 from okrcell.corpus.expression import check_values
 from okrcell.corpus.formats import CellSource, reading
-from okrcell.corpus.gene_columns import best_names, resolve_columns
+from okrcell.corpus.gene_columns import best_columns, resolve_columns
 from okrcell.corpus.genes import gene_symbols
 
 __all__ = ["N_MARKERS", "marker_genes"]
@@ -47,7 +47,7 @@ def marker_genes(
     """
     layer = "X" if "X" in source.layers else next(iter(source.layers), "X")
     var = source.var(layer)
-    names = best_names(var, source.path, 0.0)
+    names, _ = best_columns(var, source.path, 0.0)
     sums = np.zeros((n_labels, len(names)))
     shown = np.zeros((n_labels, len(names)))
     totals = np.zeros(len(names))

@@ -65,7 +65,7 @@ def read_ontology(path: Path, advance: Callable[[int], None] | None = None) -> O
         )
     try:
         with _open(path, advance) as handle:
-            declared, release, records = readers[kind](handle, path)
+            raw = readers[kind](handle, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FileFormatError(
             path,
@@ -73,8 +73,8 @@ def read_ontology(path: Path, advance: Callable[[int], None] | None = None) -> O
             expected="a complete file",
             fix="Copy or download it again.",
         ) from None
-    release = release or _release_from_name(path) or f"sha256:{file_sha256(path)[:12]}"
-    return assemble(path, declared, release, records)
+    release = raw.release or _release_from_name(path) or f"sha256:{file_sha256(path)[:12]}"
+    return assemble(path, raw.declared, release, raw.records)
 
 
 def _kind(path: Path) -> str:

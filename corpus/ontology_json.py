@@ -7,7 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from okrcell.corpus.ontology_raw import RawTerm, add_raw, curie, duplicate
+from okrcell.corpus.ontology_raw import (
+    RawOntology,
+    RawTerm,
+    add_raw,
+    curie,
+    duplicate,
+    release_of,
+)
 from okrcell.errors import FileFormatError
 
 __all__ = ["guide_terms", "read_json"]
@@ -22,13 +29,8 @@ _DEPRECATED = "http://www.w3.org/2002/07/owl#deprecated"
 _PART_OF = ("BFO_0000050", "BFO:0000050", "#part_of", "/part_of")
 
 
-def read_json(handle: IO[bytes], path: Path) -> tuple[str, str, dict[str, RawTerm]]:
+def read_json(handle: IO[bytes], path: Path) -> RawOntology:
     """Read either JSON form.
-
-    Returns
-    -------
-    tuple
-        The file's name for itself, its version (each "" where it states none), and the terms by id.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def read_json(handle: IO[bytes], path: Path) -> tuple[str, str, dict[str, RawTer
     """
     try:
         content = json.load(handle, object_pairs_hook=_no_duplicates)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes, and numbers without end
         raise _wrong(path, f"unreadable JSON ({error})") from None
     except _DuplicateKeyError as error:
         raise duplicate(path, error.key) from None
@@ -49,7 +51,7 @@ def read_json(handle: IO[bytes], path: Path) -> tuple[str, str, dict[str, RawTer
         return _read_graphs(content["graphs"], path)
     if all(isinstance(e, dict) and isinstance(e.get("label"), str) for e in content.values()):
         try:
-            return "", "", {raw.term_id: raw for raw in guide_terms(content)}
+            return RawOntology("", "", {raw.term_id: raw for raw in guide_terms(content)})
         except (AttributeError, TypeError) as error:
             raise _wrong(path, f"an entry that breaks off its form ({error!r})") from None
     raise _wrong(path, f"JSON with the keys {', '.join(sorted(content)[:4])}")
@@ -93,7 +95,7 @@ def _ids(value: object) -> list[str]:
     return [curie(str(v)) for v in (value if isinstance(value, list) else [value])]
 
 
-def _read_graphs(graphs: Any, path: Path) -> tuple[str, str, dict[str, RawTerm]]:
+def _read_graphs(graphs: Any, path: Path) -> RawOntology:
     records: dict[str, RawTerm] = {}
     name = release = ""
     try:
@@ -117,7 +119,7 @@ def _read_graphs(graphs: Any, path: Path) -> tuple[str, str, dict[str, RawTerm]]
                     child.genus += [curie(genus) for genus in axiom.get("genusIds") or ()]
     except (AttributeError, KeyError, TypeError) as error:
         raise _wrong(path, f"an OBO graph that breaks off its form ({error!r})") from None
-    return name, release, records
+    return RawOntology(name, release, records)
 
 
 def _node(node: Mapping[str, Any]) -> RawTerm:
@@ -148,14 +150,6 @@ def _node(node: Mapping[str, Any]) -> RawTerm:
     # Only what is obsolete is replaced; some writers leave the flag out.
     raw.obsolete |= bool(raw.replaced_by)
     return raw
-
-
-def release_of(version: str) -> str:
-    """Return the release in a version such as ``.../cl/releases/2026-03-26/cl.owl``."""
-    parts = [part for part in version.split("/") if part]
-    while len(parts) > 1 and parts[-1].endswith((".owl", ".obo", ".json")):
-        parts.pop()
-    return parts[-1] if parts else ""
 
 
 class _DuplicateKeyError(Exception):

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from okrcell.corpus.ontology_json import release_of
-from okrcell.corpus.ontology_raw import RawTerm, add_raw, curie
+from okrcell.corpus.ontology_raw import RawOntology, RawTerm, add_raw, curie, release_of
 from okrcell.errors import FileFormatError
 
 __all__ = ["read_obo"]
@@ -40,13 +39,8 @@ _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "t": "\t", "W": " "}
 
 
-def read_obo(handle: IO[bytes], path: Path) -> tuple[str, str, dict[str, RawTerm]]:
+def read_obo(handle: IO[bytes], path: Path) -> RawOntology:
     """Read an OBO file.
-
-    Returns
-    -------
-    tuple
-        The file's name for itself, its version (each "" where it states none), and the terms by id.
 
     Raises
     ------
@@ -78,7 +72,7 @@ def read_obo(handle: IO[bytes], path: Path) -> tuple[str, str, dict[str, RawTerm
             )
     if raw is not None:
         _add(records, raw, path, number)
-    return declared, release, records
+    return RawOntology(declared, release, records)
 
 
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:

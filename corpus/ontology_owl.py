@@ -13,8 +13,7 @@ from urllib.parse import urljoin
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from okrcell.corpus.ontology_json import release_of
-from okrcell.corpus.ontology_raw import RawTerm, curie, duplicate
+from okrcell.corpus.ontology_raw import RawOntology, RawTerm, curie, duplicate, release_of
 from okrcell.errors import FileFormatError
 
 __all__ = ["read_owl"]
@@ -47,13 +46,8 @@ _MOST_ENTITIES, _LONGEST_ENTITY = 500, 1000
 _CHUNK = 1 << 18
 
 
-def read_owl(handle: IO[bytes], path: Path) -> tuple[str, str, dict[str, RawTerm]]:
+def read_owl(handle: IO[bytes], path: Path) -> RawOntology:
     """Read an RDF/XML file.
-
-    Returns
-    -------
-    tuple
-        The file's name for itself, its version (each "" where it states none), and the terms by id.
 
     Raises
     ------
@@ -85,7 +79,7 @@ def read_owl(handle: IO[bytes], path: Path) -> tuple[str, str, dict[str, RawTerm
     for term_id, xrefs in references.items():
         if term_id in records:
             records[term_id].xrefs += xrefs
-    return name, release, records
+    return RawOntology(name, release, records)
 
 
 class _Elements:

@@ -6,16 +6,19 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from okrcell.errors import DuplicateNamesError
 
 __all__ = [
+    "RawOntology",
     "RawTerm",
     "add_raw",
     "curie",
     "duplicate",
     "obsolete_ids",
     "prefix_of",
+    "release_of",
     "replacements",
     "replaces",
 ]
@@ -44,6 +47,22 @@ class RawTerm:
     replaced_by: list[str] = field(default_factory=list)
     consider: list[str] = field(default_factory=list)
     alternative_ids: list[str] = field(default_factory=list)
+
+
+class RawOntology(NamedTuple):
+    """What a reader makes of a file: its name for itself and its version ("" where it states none)."""
+
+    declared: str
+    release: str
+    records: dict[str, RawTerm]
+
+
+def release_of(version: str) -> str:
+    """Return the release in a version such as ``.../cl/releases/2026-03-26/cl.owl``."""
+    parts = [part for part in version.split("/") if part]
+    while len(parts) > 1 and parts[-1].endswith((".owl", ".obo", ".json")):
+        parts.pop()
+    return parts[-1] if parts else ""
 
 
 def curie(text: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from okrcell.artifacts import MANIFEST, storage_guard
+from okrcell.artifacts import MANIFEST, move, storage_guard
 
 __all__ = ["BUILDING", "KNOWLEDGE", "WORK", "finish_swap", "swap"]
 
@@ -22,8 +21,8 @@ def swap(store: Path) -> None:
         shutil.rmtree(aside / WORK, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            os.replace(folder, old)  # noqa: PTH105  (one name for the fault injector)
-        os.replace(aside, folder)  # noqa: PTH105
+            move(folder, old)
+        move(aside, folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -33,5 +32,5 @@ def finish_swap(store: Path) -> None:
     with storage_guard(folder):
         if not folder.exists() and old.exists():
             source = aside if (aside / MANIFEST).exists() else old
-            os.replace(source, folder)  # noqa: PTH105
+            move(source, folder)
         shutil.rmtree(old, ignore_errors=True)

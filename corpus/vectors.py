@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from okrcell.artifacts import atomic_path, atomic_write, file_sha256, storage_guard
+from okrcell.artifacts import (
+    atomic_path,
+    atomic_write,
+    file_sha256,
+    move,
+    read_note,
+    storage_guard,
+)
 from okrcell.console import progress
 from okrcell.corpus.allocated import allocated
 from okrcell.corpus.embedder import Embedder
@@ -153,10 +159,7 @@ def _settle(work: Path, snippets: Path, known: Path | None, embedder: Embedder) 
     with storage_guard(work):
         for name in (_JOURNAL, _CARRIED):
             (work / name).mkdir(parents=True, exist_ok=True)
-        try:
-            before = json.loads((work / _PLAN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = {}
+        before = read_note(work / _PLAN)
         if before == plan:
             return
         if before.get("embedder") != embedder.id:
@@ -164,7 +167,7 @@ def _settle(work: Path, snippets: Path, known: Path | None, embedder: Embedder) 
                 shutil.rmtree(work / name)
                 (work / name).mkdir()
         for part in sorted((work / _JOURNAL).glob("[0-9]*.npy")):
-            os.replace(part, work / _CARRIED / f"{file_sha256(part)[:16]}.npy")  # noqa: PTH105
+            move(part, work / _CARRIED / f"{file_sha256(part)[:16]}.npy")
         atomic_write(work / _PLAN, json.dumps(plan, sort_keys=True) + "\n")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from output import publish
 
 N_GENES, N_VALUES, BLOCK = 20_000, 1_000, 4_096
 BAR_CELLS, BAR_RSS = 5_000, 1.5
@@ -381,14 +382,6 @@ def real_table(work: Path, data: Path) -> dict[str, Any]:
     }
 
 
-def show(table: dict[str, Any]) -> None:
-    cells = [table["columns"], *[[str(value) for value in row] for row in table["rows"]]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    print(f"\n{table['caption']}")
-    for row in cells:
-        print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -408,7 +401,6 @@ def main() -> None:
     for name in args.only.split(","):
         with tempfile.TemporaryDirectory(dir=args.work) as work:
             tables.append(makers[name](Path(work)))
-        show(tables[-1])
     report = {
         "title": "Cells: reading, speed and memory",
         "command": "python benchmarks/corpus/cells.py --data DATA --out FILE.json",
@@ -424,7 +416,7 @@ def main() -> None:
         ],
         "tables": tables,
     }
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    publish(report, args.out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from output import publish
 
 from okrcell.corpus import vectors
 from okrcell.corpus.build import init_store
@@ -226,12 +227,7 @@ def main() -> None:
             },
         ],
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    for entry in result["tables"]:
-        print(f"\n{entry['caption']}\n{' | '.join(entry['columns'])}")
-        for row in entry["rows"]:
-            print(" | ".join(map(str, row)))
-    print("\n" + "\n".join(result["notes"]))
+    publish(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import json
 import random
 import re
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from output import publish
 
 from okrcell.corpus import gene_lookup
 from okrcell.corpus.gene_tables import RELEASES, EarlierGenes, current, earlier
@@ -287,11 +287,7 @@ def main() -> None:
             speed_table(),
         ],
     }
-    for table in result["tables"]:
-        print(f"\n{table['caption']}\n" + "\t".join(table["columns"]))
-        for row in table["rows"]:
-            print("\t".join(map(str, row)))
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, arguments.out)
 
 
 if __name__ == "__main__":

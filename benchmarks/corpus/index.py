@@ -14,7 +14,6 @@ import gzip
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from output import peak_bytes, publish
 
 DIM, SEEDS, QUERIES, K = 384, 600, 200, 10
 SHARES = {"pubmed": 0.5, "pmc": 0.25, "notes": 0.15, "cl": 0.1}
@@ -114,10 +114,6 @@ def write_store(folder: Path, data: Path, seeds: np.ndarray, rows: int) -> None:
 # --- steps, each in its own process ------------------------------------------------------------
 
 
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
 def step_bare(store: Path, scratch: Path) -> dict[str, Any]:
     """Chroma alone: one collection, default settings, batches by its own limit."""
     import chromadb
@@ -140,7 +136,7 @@ def step_bare(store: Path, scratch: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     client.close()
     shutil.rmtree(scratch / "bare")
-    return {"seconds": seconds, "peak": peak_gb()}
+    return {"seconds": seconds, "peak": peak_bytes() / 1e9}
 
 
 def step_build(store: Path, scratch: Path) -> dict[str, Any]:
@@ -170,7 +166,7 @@ def step_build(store: Path, scratch: Path) -> dict[str, Any]:
         "seconds": seconds,
         "vector_seconds": vector_seconds,
         "disk": sum(p.stat().st_size for p in files) / 1e9,
-        "peak": peak_gb(),
+        "peak": peak_bytes() / 1e9,
     }
 
 
@@ -201,7 +197,7 @@ def step_search(store: Path, scratch: Path) -> dict[str, Any]:
     told = json.loads((scratch / "sentences.json").read_text())
     queries += [told[i] for i in rng.integers(0, len(told), QUERIES // 2)]
     embedder.encode(queries[:1])
-    before = peak_gb()
+    before = peak_bytes() / 1e9
     start = time.perf_counter()
     knowledge = open_knowledge(store, embedder)
     opened = time.perf_counter() - start
@@ -235,7 +231,7 @@ def step_search(store: Path, scratch: Path) -> dict[str, Any]:
     for mode in ("dense", "lexical", "hybrid"):
         measure(mode, knowledge, mode, None)
         measure(f"{mode}, one source", knowledge, mode, ["pubmed"])
-    found["peak"], found["model"] = peak_gb(), before
+    found["peak"], found["model"] = peak_bytes() / 1e9, before
     knowledge.close()
     knowledge = open_knowledge(store, embedder, exact_rows=0)
     knowledge.search(queries[0], k=K)
@@ -243,7 +239,7 @@ def step_search(store: Path, scratch: Path) -> dict[str, Any]:
         measure(f"{mode}, by Chroma", knowledge, mode, None)
         measure(f"{mode}, by Chroma, one source", knowledge, mode, ["pubmed"])
     knowledge.close()
-    found["peak_chroma"] = peak_gb()
+    found["peak_chroma"] = peak_bytes() / 1e9
     return found
 
 
@@ -300,7 +296,7 @@ def step_filter(store: Path, scratch: Path) -> dict[str, Any]:
         retriever.retrieve(tokens, k=K, show_progress=False)
         times.append(1000 * (time.perf_counter() - start))
     rows.append(["bm25s, words only", *(f"{np.percentile(times, q):.1f}" for q in (50, 95))])
-    return {"rows": rows, "bm25s_seconds": seconds, "peak": peak_gb()}
+    return {"rows": rows, "bm25s_seconds": seconds, "peak": peak_bytes() / 1e9}
 
 
 STEPS = {"bare": step_bare, "build": step_build, "search": step_search, "filter": step_filter}
@@ -339,12 +335,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as name:
         result = report(arguments, Path(name))
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    for entry in result["tables"]:
-        print(f"\n{entry['caption']}\n{' | '.join(entry['columns'])}")
-        for row in entry["rows"]:
-            print(" | ".join(map(str, row)))
-    print("\n" + "\n".join(result["notes"]))
+    publish(result, arguments.out)
 
 
 def report(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:

@@ -18,12 +18,13 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
+
+from output import publish
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -494,14 +495,6 @@ def speed(data: Path, scratch: Path) -> dict:
     return {"caption": caption, "columns": columns, "rows": rows}
 
 
-def show(table: dict) -> None:
-    print(f"\n{table['caption']}")
-    lines = [table["columns"], *[[str(cell) for cell in row] for row in table["rows"]]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table["columns"]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -509,7 +502,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    start = time.perf_counter()
     notes: list[str] = []
     tables = []
     with tempfile.TemporaryDirectory() as folder:
@@ -517,7 +509,6 @@ def main() -> None:
         for step in (speed, completeness, offsets, licences, notices):
             result = step(arguments.data, scratch)
             table, said = result if isinstance(result, tuple) else (result, [])
-            show(table)
             tables.append(table)
             notes += said
     notes.append(
@@ -529,14 +520,9 @@ def main() -> None:
         "The bar is for one core that nothing else uses: records per CPU second. Wall-clock time includes "
         "waiting for cores that other work on the machine held; 3,000 records are mostly start-up."
     )
-    for note in notes:
-        print(f"- {note}")
-    print(f"{time.perf_counter() - start:.0f} s")
     command = "python benchmarks/corpus/literature.py --data ../shared/data --out literature.json"
     result = {"title": "Literature readers", "command": command, "notes": notes, "tables": tables}
-    arguments.out.write_text(
-        json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    publish(result, arguments.out)
 
 
 if __name__ == "__main__":

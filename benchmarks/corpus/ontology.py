@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from output import publish
+
 BAR_S, BAR_GB = 20.0, 1.5
 NAMES = {"cl": "CL", "uberon": "UBERON", "mondo": "MONDO"}
 
@@ -204,7 +206,6 @@ def speed(data: Path, work: Path) -> dict[str, Any]:
         if bar:
             bars += ": met" if found["s"] < BAR_S and found["gb"] < BAR_GB else ": NOT met"
         rows.append([form, reader, round(size, 1), seconds, cpu, gb, found["terms"] or "", bars])
-        print(*rows[-1], sep=" | ", flush=True)
 
     measure("bundled", "okrcell", "bundled", list(NAMES), True)
     measure("guide JSON.gz", "okrcell", "okrcell", [*files["guide JSON.gz"]], True)
@@ -339,12 +340,11 @@ def counts(data: Path) -> dict[str, Any]:
                     for k in ours
                 ]
             )
-            print(*rows[-1], sep=" | ", flush=True)
-    return {
-        "caption": "Counts by okrcell and by a plain walk over lines or JSON (= where they agree)",
-        "columns": ["file", *ours],
-        "rows": rows,
-    }
+        return {
+            "caption": "Counts by okrcell and by a plain walk over lines or JSON (= where they agree)",
+            "columns": ["file", *ours],
+            "rows": rows,
+        }
 
 
 def agreement(data: Path) -> dict[str, Any]:
@@ -370,7 +370,6 @@ def agreement(data: Path) -> dict[str, Any]:
                 f"{steps:,} of {len(ids):,}",
             ]
         )
-        print(*rows[-1], sep=" | ", flush=True)
     return {
         "caption": "A file against the bundled ontology of the same release",
         "columns": ["ontology", "same live ids", "same ancestors", "same steps to each"],
@@ -399,7 +398,7 @@ def main() -> None:
         ],
         "tables": tables,
     }
-    given.out.write_text(json.dumps(result, indent=1))
+    publish(result, given.out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from output import publish
 
 from okrcell.corpus import ontology
 from okrcell.corpus.build import build, init_store
@@ -201,12 +202,7 @@ def main() -> None:
             ],
         }
         knowledge.close()
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    for entry in result["tables"]:
-        print(f"\n{entry['caption']}\n{' | '.join(entry['columns'])}")
-        for row in entry["rows"]:
-            print(" | ".join(row))
-    print("\n" + "\n".join(result["notes"]))
+    publish(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -49,12 +49,30 @@ def section(result: dict) -> list[str]:
     return [*lines, ""]
 
 
+def write_page(results: Path) -> None:
+    lines = [
+        "# Corpus benchmarks",
+        "",
+        "Written by `python benchmarks/corpus/run.py --data DATA`; every figure is from a run of the command above it.",
+        "A bar is what the project set itself before measuring.",
+        "",
+    ]
+    for name in NAMES:
+        path = results / f"{name}.json"
+        if path.exists():
+            lines += section(json.loads(path.read_text()))
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n".join(lines).rstrip() + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of development data")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument(
+        "--only", nargs="*", choices=NAMES, default=list(NAMES), help="none: just the page"
+    )
     parser.add_argument("--results", type=Path, default=HERE / "results", help="JSON per benchmark")
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -78,19 +96,7 @@ def main() -> None:
             "seconds": time.monotonic() - start,
         }
         out.write_text(json.dumps(result, indent=1) + "\n")
-    lines = [
-        "# Corpus benchmarks",
-        "",
-        "Written by `python benchmarks/corpus/run.py --data DATA`; every figure is from a run of the command above it.",
-        "A bar is what the project set itself before measuring.",
-        "",
-    ]
-    for name in NAMES:
-        path = arguments.results / f"{name}.json"
-        if path.exists():
-            lines += section(json.loads(path.read_text()))
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("\n".join(lines).rstrip() + "\n")
+    write_page(arguments.results)
 
 
 if __name__ == "__main__":
