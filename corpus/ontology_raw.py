@@ -102,29 +102,41 @@ def replacements(records: Iterable[RawTerm], prefixes: tuple[str, ...]) -> dict[
     """
     by_id = {raw.term_id: raw for raw in records if prefix_of(raw.term_id) in prefixes}
     live = {t for t, raw in by_id.items() if raw.label and not raw.obsolete}
-
-    def resolve(term_id: str, seen: frozenset[str]) -> str:
-        if term_id in live:
-            return term_id
-        raw = by_id.get(term_id)
-        if raw is None or term_id in seen:
-            return ""
-        seen |= {term_id}
-        for other in raw.replaced_by:
-            if found := resolve(other, seen):
-                return found
-        suggested = {resolve(other, seen) for other in raw.consider} - {""}
-        return suggested.pop() if len(suggested) == 1 and not raw.replaced_by else ""
-
+    meaning = {term_id: term_id for term_id in live}
     found: dict[str, str] = {}
     for term_id, raw in sorted(by_id.items()):
-        now = resolve(term_id, frozenset())
+        now = _follow(term_id, by_id, meaning)
         if not now:
             continue
         for old in (term_id, *raw.alternative_ids):
             if old not in live and old != now:
                 found.setdefault(old, now)
     return found
+
+
+def _follow(term_id: str, by_id: Mapping[str, RawTerm], meaning: dict[str, str]) -> str:
+    """Return the live id that a term means now ("": none); ``meaning`` keeps what is known already.
+
+    Each term is looked into once and without recursion: chains may be as long as the file. A term
+    that leads back to itself means nothing on that way.
+    """
+    waiting, entered = [term_id], set[str]()
+    while waiting:
+        at = waiting[-1]
+        raw = by_id.get(at)
+        if at in meaning or raw is None:
+            waiting.pop()
+            continue
+        leads_to = raw.replaced_by or raw.consider
+        if at not in entered:
+            entered.add(at)
+            waiting += [t for t in leads_to if t not in meaning and t not in entered]
+            continue
+        found = [now for t in leads_to if (now := meaning.get(t, ""))]
+        unclear = not raw.replaced_by and len(set(found)) != 1
+        meaning[at] = "" if unclear or not found else found[0]
+        waiting.pop()
+    return meaning.get(term_id, "")
 
 
 def obsolete_ids(

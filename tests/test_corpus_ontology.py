@@ -468,6 +468,29 @@ def test_the_ontology_of_a_file_is_its_own_name_then_the_majority(tmp_path):
     assert file.release.startswith("sha256:")
 
 
+def test_long_and_forked_chains_of_replacements_are_followed_at_once(tmp_path):
+    def file_of(n, clauses):
+        text = "format-version: 1.2\nontology: x\n\n[Term]\nid: X:0\nname: root\n"
+        for i in range(1, n):
+            text += f"\n[Term]\nid: X:{i}\nname: n{i}\nis_obsolete: true\n{clauses(i)}"
+        return read(tmp_path, text)
+
+    def two_ways(i):
+        return f"consider: X:{i - 1}\nconsider: X:{max(i - 2, 0)}\n"
+
+    chain = file_of(5_000, lambda i: f"replaced_by: X:{i - 1}\n")
+    assert chain.counts["obsolete_replaced"] == 4_999
+    forked = file_of(200, two_ways)
+    assert forked.counts["obsolete_replaced"] == 199
+    circle = file_of(3, lambda i: f"replaced_by: X:{3 - i}\n")
+    assert circle.counts["obsolete_replaced"] == 0
+
+
+def test_a_number_without_end_in_json_is_refused(tmp_path):
+    with pytest.raises(FileFormatError, match="unreadable JSON"):
+        read(tmp_path, '{"CL:1": ' + "9" * 5_000 + "}", "cl.json")
+
+
 def test_cycles_are_broken_and_listed(tmp_path):
     text = "format-version: 1.2\nontology: x\n"
     for child, parent in ((1, 2), (2, 3), (3, 1), (4, 4), (5, 3)):
