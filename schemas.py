@@ -52,15 +52,22 @@ _KIND, _VERSION = b"okrcell.table", b"okrcell.version"
 _S, _F, _I = pa.string(), pa.float64(), pa.int64()
 _STRINGS = pa.list_(_S)
 _SECTION = pa.struct([("name", _S), ("start", _I), ("end", _I)])
+_CITATION = pa.struct([("snippet_id", _S), ("quote", _S), ("start", _I), ("end", _I)])
+_CHECK = pa.struct([("check", _S), ("outcome", _S), ("detail", _S)])
 _CLAIM = pa.struct(
     [
         ("sentence", _S),
         ("facet", _S),
-        ("snippet_ids", _STRINGS),
-        ("quote", _S),
+        ("citations", pa.list_(_CITATION)),
         ("verdict", _S),
         ("score", _F),
+        ("state", _S),
+        ("origin", _S),
+        ("checks", pa.list_(_CHECK)),
     ]
+)
+_LEAK = pa.struct(
+    [("names", _STRINGS), ("rank", _I), ("candidates", _I), ("probability", _F), ("guess", _S)]
 )
 
 TABLES: dict[str, Table] = {
@@ -178,17 +185,38 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "requests": Table(
-        1,
+        2,
         pa.schema(
             [
                 ("profile_id", _S),
+                ("request", _S),
                 ("original_text", _S),
-                ("facets", pa.list_(pa.struct([("facet", _S), ("snippet_ids", _STRINGS)]))),
+                ("n_cells", _I),
+                (
+                    "groups",
+                    pa.list_(pa.struct([("group", _S), ("evidence_ids", _STRINGS)])),
+                ),
             ]
         ),
     ),
-    "descriptions": Table(
+    "evidence": Table(
         1,
+        pa.schema(
+            [
+                ("evidence_id", _S),
+                ("snippet_id", _S),
+                ("doc_id", _S),
+                ("source", _S),
+                ("section", _S),
+                ("text", _S),
+                ("is_retracted", pa.bool_()),
+                ("is_masked", pa.bool_()),
+            ]
+        ),
+    ),
+    "expression_cells": Table(1, pa.schema([("cell_uid", _S)])),
+    "descriptions": Table(
+        2,
         pa.schema(
             [
                 ("profile_id", _S),
@@ -197,8 +225,10 @@ TABLES: dict[str, Table] = {
                 ("original_text", _S),
                 ("claims", pa.list_(_CLAIM)),
                 ("screen_cosine", _F),
+                ("coverage", _F),
                 ("reliability", _F),
                 ("leaked_names", _STRINGS),
+                ("leak", _LEAK),
                 ("writer", _S),
                 ("prompt_version", _S),
                 ("tokens_in", _I),

@@ -5,33 +5,47 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from okrcell.config import fingerprint
 from okrcell.enrich.config import EnrichConfig
-from okrcell.enrich.draft import Facet, draft_schema
+from okrcell.enrich.draft import Draft, Facet, answer_schema
 from okrcell.enrich.profile_text import Subject
 
 if TYPE_CHECKING:
     from okrcell.corpus.knowledge import Snippet
 
 __all__ = [
+    "EXPRESSION",
+    "GROUPS",
     "PIPELINE",
     "Evidence",
+    "GeneStat",
+    "Group",
     "Request",
-    "evidence_rows",
     "make_request",
     "request_body",
     "request_from",
 ]
 
-PIPELINE = 1
+PIPELINE = 2
 """Raised by hand when the same request should be answered anew. A commit id would re-buy all."""
+
+EXPRESSION = "expression"
+"""Source of the snippet that a profile's own cells give."""
+
+Group = Facet | Literal["passages"]
+"""Evidence is offered per facet; the paper's single query offers one group of passages."""
+GROUPS: tuple[Group, ...] = (*get_args(Facet), "passages")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A passage as it was offered; kept with the job, so that a run needs no store."""
+    """A passage as it was offered; kept with the job, so that a run needs no store.
+
+    ``is_masked`` says that the names of the cell type were taken out of ``text``, which is then what
+    quotes are held against.
+    """
 
     snippet_id: str
     doc_id: str
@@ -39,6 +53,7 @@ class Evidence:
     section: str
     text: str
     is_retracted: bool = False
+    is_masked: bool = False
 
     @classmethod
     def of(cls, snippet: Snippet) -> Evidence:
@@ -52,31 +67,74 @@ class Evidence:
             snippet.is_retracted,
         )
 
+    @property
+    def evidence_id(self) -> str:
+        """Identity of the passage as offered (a masked text differs between subjects)."""
+        return _sha256(f"{self.snippet_id}\n{self.text}")[:32]
+
+
+@dataclass(frozen=True)
+class GeneStat:
+    """How a gene is expressed in a subject's training cells; it is checked against, not shown.
+
+    Attributes
+    ----------
+    fraction
+        Share of the subject's cells in which the gene is detected.
+    fraction_others
+        The same over the cells of other types of the tissue.
+    highest
+        Highest such share of any one cell type of the tissue, this one included: where even this is low, the
+        data cannot speak about the gene.
+    n_cells
+        The subject's cells that were looked at.
+    """
+
+    symbol: str
+    gene_id: str
+    fraction: float
+    fraction_others: float
+    highest: float
+    n_cells: int
+
 
 @dataclass(frozen=True)
 class Request:
-    """One unit of work: a subject, and per facet the evidence its sentences may cite."""
+    """One unit of writing: a subject, and per group the evidence its sentences may cite.
+
+    ``genes`` holds what the training cells say of genes that the evidence names; it takes no part in
+    the key, since no writer sees it. ``mask_label`` asks for a text without the cell type's names.
+    """
 
     key: str
     subject: Subject
-    facets: tuple[tuple[Facet, tuple[Evidence, ...]], ...]
+    groups: tuple[tuple[Group, tuple[Evidence, ...]], ...]
+    genes: tuple[GeneStat, ...] = ()
+    mask_label: bool = False
 
     @property
     def offered(self) -> dict[str, Evidence]:
         """Return all evidence by snippet id."""
-        return {item.snippet_id: item for _, items in self.facets for item in items}
+        return {item.snippet_id: item for _, items in self.groups for item in items}
+
+    def evidence(self, facet: Facet) -> tuple[Evidence, ...]:
+        """Return what may speak for a facet: its own group, and ungrouped passages."""
+        return tuple(
+            item for group, items in self.groups if group in {facet, "passages"} for item in items
+        )
 
 
 def make_request(
     config: EnrichConfig,
     subject: Subject,
-    facets: Mapping[Facet, tuple[Evidence, ...]],
+    groups: Mapping[Group, tuple[Evidence, ...]],
     version: str,
+    genes: tuple[GeneStat, ...] = (),
 ) -> Request:
     """Return a request and its key.
 
     The key is the sha256 of everything the answer depends on: model, parameters, prompt (or
-    extractive writer) version, schema, pipeline number, subject and the text of each passage.
+    extractive writer) version, schema, pipeline number, subject, and id and text of each passage.
 
     Parameters
     ----------
@@ -90,16 +148,17 @@ def make_request(
             "words": config.words,
             "temperature": config.temperature,
             "seed": config.seed,
+            "mask_label": config.mask_label,
         },
         "version": version,
-        "schema": draft_schema(),
+        "schema": answer_schema(Draft),
         "subject": subject.fields,
-        "facets": [
-            [facet, [[item.snippet_id, _sha256(item.text)] for item in items]]
-            for facet, items in facets.items()
+        "groups": [
+            [group, [[item.snippet_id, _sha256(item.text)] for item in items]]
+            for group, items in groups.items()
         ],
     }
-    return Request(fingerprint(canonical), subject, tuple(facets.items()))
+    return Request(fingerprint(canonical), subject, tuple(groups.items()), genes, config.mask_label)
 
 
 def _sha256(text: str) -> str:
@@ -110,7 +169,9 @@ def request_body(request: Request) -> dict[str, Any]:
     """Return a request as JSON values, passages by id."""
     return {
         "subject": request.subject.fields,
-        "facets": [[facet, [e.snippet_id for e in items]] for facet, items in request.facets],
+        "groups": [[group, [e.evidence_id for e in items]] for group, items in request.groups],
+        "genes": [list(asdict(gene).values()) for gene in request.genes],
+        "mask_label": request.mask_label,
     }
 
 
@@ -122,12 +183,9 @@ def request_from(
         key,
         Subject(tuple((name, label, term_id) for name, label, term_id in body["subject"])),
         tuple(
-            (facet, tuple(Evidence(**evidence[snippet_id]) for snippet_id in ids))
-            for facet, ids in body["facets"]
+            (group, tuple(Evidence(**evidence[evidence_id]) for evidence_id in ids))
+            for group, ids in body["groups"]
         ),
+        tuple(GeneStat(*values) for values in body["genes"]),
+        bool(body["mask_label"]),
     )
-
-
-def evidence_rows(request: Request) -> list[dict[str, Any]]:
-    """Return the request's passages as JSON values."""
-    return [asdict(item) for item in request.offered.values()]

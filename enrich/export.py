@@ -1,21 +1,24 @@
-"""From the ledger to the table ``descriptions``: verify, judge, screen; the same bytes every time."""
+"""From checked claims to the table ``descriptions``: judge, screen, rate; the same bytes every time."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from okrcell.enrich.checking import Checked
+from okrcell.enrich.claims import claim_row
 from okrcell.enrich.config import EnrichConfig
-from okrcell.enrich.draft import Draft, parse_draft
+from okrcell.enrich.draft import FACETS
 from okrcell.enrich.evidence import Request
+from okrcell.enrich.leak import LeakReport, leak_reports
 from okrcell.enrich.ledger import Entry, Ledger
-from okrcell.enrich.screen import leaked_names, reliability, screen_cosines
-from okrcell.enrich.verify import Claim, Judgement, judge, verify
+from okrcell.enrich.screen import reliability, screen_cosines
+from okrcell.enrich.verify import Judgement, judge
 from okrcell.enrich.writer import writer_version
-from okrcell.errors import InternalError
 from okrcell.schemas import TABLES
 
 if TYPE_CHECKING:
@@ -24,14 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["count_verdicts", "describe"]
 
 
-@dataclass(frozen=True)
-class _Work:
-    request: Request
-    entry: Entry
-    draft: Draft | None
-
-
-def describe(ledger: Ledger, config: EnrichConfig, embedder: Embedder) -> pa.Table:
+def describe(
+    ledger: Ledger, checked: Mapping[str, Checked], config: EnrichConfig, embedder: Embedder
+) -> pa.Table:
     """Return the table ``descriptions``, one row per profile in order of id.
 
     ``text`` holds only what passed: it is empty unless ``status`` is ``accepted``, and a reader falls
@@ -39,77 +37,92 @@ def describe(ledger: Ledger, config: EnrichConfig, embedder: Embedder) -> pa.Tab
     a request share its text; tokens and cost stand with the first of them, so that columns add up.
     """
     profiles = ledger.profiles()
-    keys = sorted({key for _, key, _, _ in profiles if key is not None})
-    work = {key: _load(ledger, key) for key in keys}
-    drafted = [key for key in keys if work[key].draft is not None]
-    checked = verify(
-        [(d, work[key].request.offered) for key in drafted if (d := work[key].draft)],
-        embedder,
-        config.support_threshold,
-    )
-    claims = dict(zip(drafted, checked, strict=True))
-    judgements = {key: judge(found) for key, found in claims.items()}
+    judgements = {
+        key: judge(found.claims, config.keep_fraction, config.mask_label)
+        for key, found in checked.items()
+        if found.claims
+    }
+    # What was rejected for its claims is screened all the same: its reliability is wanted too.
+    drafted = {key: _text_of(checked[key], judgements[key]) for key in judgements}
     screened = [
-        (profile_id, original, judgements[key].text)
-        for profile_id, key, original, _ in profiles
-        if key in judgements and judgements[key].text
+        (p.profile_id, p.original_text, drafted[p.key]) for p in profiles if p.key in drafted
     ]
     values = screen_cosines([o for _, o, _ in screened], [t for _, _, t in screened], embedder)
     cosines = {profile_id: v for (profile_id, _, _), v in zip(screened, values, strict=True)}
+    leaks = _leaks(ledger, judgements, embedder)
     rows, billed = [], set()
-    for profile_id, key, original, reason in profiles:
+    for profile in profiles:
         row: dict[str, Any] = {
-            "profile_id": profile_id,
-            "original_text": original,
+            "profile_id": profile.profile_id,
+            "original_text": profile.original_text,
             "writer": config.writer,
             "prompt_version": writer_version(config),
         }
+        key = profile.key
         if key is None:
-            rows.append(row | _empty("rejected", reason) | _bill(None))
+            rows.append(row | _empty("rejected", profile.reason) | _bill([]))
             continue
-        item = work[key]
-        row |= _bill(item.entry if key not in billed else None)
+        row |= _bill([] if key in billed else ledger.entries(key))
         billed.add(key)
-        if key not in claims:
-            kind = item.entry.error_kind or "failed"
-            rows.append(row | _empty("failed", f"{kind}: {item.entry.error}"))
+        found = checked[key]
+        if not found.claims:
+            rows.append(row | _empty("failed", found.failure))
             continue
-        row["claims"] = [_claim_row(claim) for claim in claims[key]]
-        rows.append(row | _outcome(judgements[key], cosines.get(profile_id), item, config))
+        row["claims"] = [claim_row(claim) for claim in found.claims]
+        outcome = _outcome(
+            judgements[key], found, cosines[profile.profile_id], ledger.request(key), config
+        )
+        rows.append(row | outcome | _leak(leaks[key] if outcome["text"] else None))
     return pa.Table.from_pylist(rows, schema=TABLES["descriptions"].schema)
 
 
-def _load(ledger: Ledger, key: str) -> _Work:
-    entry = ledger.entry(key)
-    if entry is None or entry.state not in {"answered", "failed"}:
-        raise InternalError(
-            f"request {key[:12]}",
-            found=f"state '{entry.state if entry else 'absent'}'",
-            expected="'answered' or 'failed'",
-            fix="Please report this.",
-        )
-    answered = entry.state == "answered" and entry.answer is not None
-    draft = parse_draft(entry.answer or "", f"request {key[:12]}") if answered else None
-    return _Work(ledger.request(key), entry, draft)
+def _text_of(found: Checked, judgement: Judgement) -> str:
+    if judgement.text:
+        return judgement.text
+    return " ".join(claim.sentence.text for claim in found.claims if claim.state != "repaired")
 
 
 def _outcome(
-    judgement: Judgement, cosine: float | None, item: _Work, config: EnrichConfig
+    judgement: Judgement, found: Checked, cosine: float, request: Request, config: EnrichConfig
 ) -> dict[str, Any]:
-    status, text, reason, value = judgement.status, judgement.text, judgement.reason, 0.0
-    if cosine is not None:
-        value = reliability(judgement.support, cosine, config)
-        if cosine < config.screen_alpha:
-            status, text = "rejected", ""
-            reason = f"screened out: cosine {cosine:g} with the original text is below {config.screen_alpha:g}"
+    status, text, reason = judgement.status, judgement.text, judgement.reason
+    if status == "accepted" and cosine < config.screen_alpha:
+        status, text = "rejected", ""
+        reason = f"screened out: cosine {cosine:g} with the original text is below {config.screen_alpha:g}"
+    coverage = _coverage(found, request)
     return {
         "status": status,
         "text": text,
         "reason": reason,
         "screen_cosine": cosine,
-        "reliability": value,
-        "leaked_names": leaked_names(text, item.request.subject),
+        "coverage": coverage,
+        "reliability": round(reliability(found.claims, cosine, coverage, config), 4),
     }
+
+
+def _coverage(found: Checked, request: Request) -> float:
+    """Return the share of the facets with evidence that a kept sentence tells of."""
+    known = {facet for facet in FACETS if any(group == facet for group, _ in request.groups)}
+    if not known:  # ungrouped passages: what the metadata know should be told
+        known = {facet for facet in FACETS if request.subject.label(facet)}
+    told = {claim.sentence.facet for claim in found.claims if claim.state == "kept"}
+    return round(len(known & told) / len(known), 4) if known else 0.0
+
+
+def _leaks(
+    ledger: Ledger, judgements: Mapping[str, Judgement], embedder: Embedder
+) -> dict[str, LeakReport]:
+    keys = sorted(judgements)
+    texts = [judgements[key].text for key in keys]
+    subjects = [ledger.request(key).subject for key in keys]
+    return dict(zip(keys, leak_reports(texts, subjects, embedder), strict=True))
+
+
+def _leak(report: LeakReport | None) -> dict[str, Any]:
+    if report is None:
+        return {"leaked_names": [], "leak": None}
+    row = asdict(report) | {"names": list(report.names)}
+    return {"leaked_names": list(report.names), "leak": row}
 
 
 def _empty(status: str, reason: str) -> dict[str, Any]:
@@ -119,38 +132,30 @@ def _empty(status: str, reason: str) -> dict[str, Any]:
         "reason": reason,
         "claims": [],
         "screen_cosine": None,
+        "coverage": 0.0,
         "reliability": 0.0,
-        "leaked_names": [],
+        **_leak(None),
     }
 
 
-def _bill(entry: Entry | None) -> dict[str, Any]:
-    if entry is None:
-        return {"tokens_in": 0, "tokens_out": 0, "cost_usd": 0.0}
-    return {
-        "tokens_in": entry.tokens_in,
-        "tokens_out": entry.tokens_out,
-        "cost_usd": entry.cost_usd,
-    }
-
-
-def _claim_row(claim: Claim) -> dict[str, Any]:
-    return {
-        "sentence": claim.sentence.text,
-        "facet": claim.sentence.facet,
-        "snippet_ids": list(claim.sentence.snippet_ids),
-        "quote": claim.sentence.quote,
-        "verdict": claim.verdict,
-        "score": claim.score,
-    }
+def _bill(entries: list[Entry]) -> dict[str, Any]:
+    """Return what a request's units cost together; None where a part of it is unknown."""
+    paid = [entry for entry in entries if entry.answer is not None]
+    bill: dict[str, Any] = {}
+    for name in ("tokens_in", "tokens_out", "cost_usd"):
+        values = [getattr(entry, name) for entry in paid]
+        bill[name] = None if None in values else sum(values)
+    if bill["cost_usd"] is not None:
+        bill["cost_usd"] = round(float(bill["cost_usd"]), 8)
+    return bill
 
 
 def count_verdicts(table: pa.Table) -> dict[str, dict[str, int]]:
-    """Return how many descriptions have each status and how many sentences each verdict."""
+    """Return how many descriptions have each status and how many sentences each verdict and state."""
     rows = table.select(["status", "claims"]).to_pylist()
-    statuses = Counter(row["status"] for row in rows)
-    verdicts = Counter(claim["verdict"] for row in rows for claim in row["claims"])
+    claims = [claim for row in rows for claim in row["claims"]]
     return {
-        "descriptions": dict(sorted(statuses.items())),
-        "sentences": dict(sorted(verdicts.items())),
+        "descriptions": dict(sorted(Counter(row["status"] for row in rows).items())),
+        "sentences": dict(sorted(Counter(claim["verdict"] for claim in claims).items())),
+        "sentence_states": dict(sorted(Counter(claim["state"] for claim in claims).items())),
     }

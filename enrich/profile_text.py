@@ -9,7 +9,15 @@ from typing import Any
 from okrcell.enrich.draft import FACETS, Facet
 from okrcell.schemas import METADATA_FIELDS
 
-__all__ = ["NORMAL", "Subject", "facet_queries", "original_text", "subject_of"]
+__all__ = [
+    "NORMAL",
+    "Subject",
+    "facet_queries",
+    "known_label",
+    "original_text",
+    "paper_query",
+    "subject_of",
+]
 
 NORMAL = "PATO:0000461"
 """The term that the CELLxGENE schema uses for "no disease"."""
@@ -48,6 +56,11 @@ class Subject:
         """Return the term id of the facet's field, "" where there is none."""
         return self._get(facet)[1]
 
+    def narrowed(self, facet: Facet) -> Subject:
+        """Return the subject with nothing but its cell type and the facet's field."""
+        kept = {_FIELD_OF["identity"], _FIELD_OF[facet]}
+        return Subject(tuple(field for field in self.fields if field[0] in kept))
+
     def _get(self, facet: Facet) -> tuple[str, str]:
         for name, label, term_id in self.fields:
             if name == _FIELD_OF[facet]:
@@ -55,7 +68,8 @@ class Subject:
         return "", ""
 
 
-def _value(profile: Mapping[str, Any], field: str) -> str:
+def known_label(profile: Mapping[str, Any], field: str) -> str:
+    """Return the label of a profile's field, "" where it says that nothing is known."""
     text = " ".join(str(profile.get(field) or "").split())
     return "" if text.casefold() in _UNKNOWN else text
 
@@ -72,7 +86,7 @@ def subject_of(profile: Mapping[str, Any]) -> Subject:
         tuple(
             (field, label, str(profile.get(f"{field}_ontology_term_id") or ""))
             for field in dict.fromkeys(_FIELD_OF.values())
-            if (label := _value(profile, field))
+            if (label := known_label(profile, field))
         )
     )
 
@@ -84,7 +98,7 @@ def original_text(profile: Mapping[str, Any]) -> str:
     """
     parts = []
     for field in METADATA_FIELDS:
-        label = _value(profile, field)
+        label = known_label(profile, field)
         if label:
             parts.append(label if field == "cell_type" else f"{_NAMES.get(field, field)}: {label}")
     return f"{'; '.join(parts)}." if parts else "unknown cell."
@@ -110,3 +124,24 @@ def facet_queries(subject: Subject) -> dict[Facet, tuple[str, ...]]:
         else:
             queries[facet] = (f"{cell} in {label}",)
     return queries
+
+
+def paper_query(subject: Subject) -> str:
+    """Return the paper's single query: cell type, tissue, sex and development stage in a sentence.
+
+    The paper names these four fields and does not print its template; the wording is ours.
+    Unknown fields are left out; "" where all four are unknown.
+    """
+    cell, tissue, sex, stage = (
+        subject.label(facet) for facet in ("identity", "tissue", "sex", "development_stage")
+    )
+    if not (cell or tissue or sex or stage):
+        return ""
+    parts = [cell or "cell"]
+    if tissue:
+        parts.append(f"from the tissue {tissue}")
+    if sex:
+        parts.append(f"of {sex} sex")
+    if stage:
+        parts.append(f"at the development stage {stage}")
+    return f"This is a {' '.join(parts)}."

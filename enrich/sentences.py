@@ -9,19 +9,34 @@ from okrcell.corpus import ontology
 
 __all__ = ["definition_sentences", "is_whole", "n_words", "split_sentences"]
 
-_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9(\"'])|\s*\n+\s*")
-_ABBREVIATED = re.compile(r"(?:\b(?:e\.g|i\.e|vs|cf|approx|Fig|al|no|sp|spp|St|Dr)|\b[A-Z])\.$")
+_NEXT = r"(?=[A-Z0-9(\"'])"
+_END = re.compile(rf"(?<=[.!?])\s+{_NEXT}|(?<=[.!?][\"')\]])\s+{_NEXT}|\s*\n+\s*")
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:e\.g|i\.e|vs|cf|ca|approx|Figs?|al|no|spp?|subsp|var|St|Dr|resp)|\b[A-Z])\.$"
+)
+_OPENER = re.compile(r"(?:The|These|This|It|In|They|An?|When|Upon|Its?|Such|Some|Most|Cells?)\s")
 _SYNONYMS = re.compile(r"(?:^|(?<=\s))Synonyms: ")
 
 
 @lru_cache(maxsize=65536)
-def split_sentences(text: str) -> tuple[str, ...]:
-    """Return the sentences of a text; each is a verbatim part of it."""
+def split_sentences(text: str, *, flowing: bool = False) -> tuple[str, ...]:
+    """Return the sentences of a text; each is a verbatim part of it.
+
+    Parameters
+    ----------
+    flowing
+        Whether a line may end within a sentence, as in the definitions of ontologies.
+    """
     sentences, begin = [], 0
     for match in _END.finditer(text):
-        if "\n" not in match[0] and _ABBREVIATED.search(text[begin : match.start()]):
+        so_far = text[begin : match.start()]
+        if flowing and "\n" in match[0] and not so_far.endswith((".", "!", "?")):
             continue
-        sentences.append(text[begin : match.start()])
+        if ("\n" not in match[0] or flowing) and _ABBREVIATED.search(so_far):
+            # "vitamin A. The cell": a letter may also end a sentence.
+            if not re.search(r"\b[A-Z]\.$", so_far) or not _OPENER.match(text, match.end()):
+                continue
+        sentences.append(so_far)
         begin = match.end()
     sentences.append(text[begin:])
     return tuple(s for part in sentences if (s := part.strip()))
@@ -37,8 +52,15 @@ def is_whole(sentence: str) -> bool:
     )
 
 
-def definition_sentences(text: str, doc_id: str) -> tuple[str, tuple[str, ...]]:
+def definition_sentences(
+    text: str, doc_id: str, label: str | None = None
+) -> tuple[str, tuple[str, ...]]:
     """Split an ontology document, ``label: definition. Synonyms: a, b.``
+
+    Parameters
+    ----------
+    label
+        How the term's label stands in the text, where it was masked.
 
     Returns
     -------
@@ -48,14 +70,16 @@ def definition_sentences(text: str, doc_id: str) -> tuple[str, tuple[str, ...]]:
         Of the definition, verbatim; the first follows ``label: ``.
     """
     term = ontology.get_term(doc_id)
-    label = term.label if term else ""
+    label = (term.label if term else "") if label is None else label
     synonyms = _SYNONYMS.search(text)
     body = text[: synonyms.start()].strip() if synonyms else text.strip()
     if label and body.startswith(f"{label}: "):
-        return label, split_sentences(body[len(label) + 2 :])
+        return label, split_sentences(body[len(label) + 2 :], flowing=True)
     if label and body.rstrip(".") == label:
         return label, ()
-    return "", split_sentences(body) if not synonyms or synonyms.start() else ()
+    if synonyms and not synonyms.start():
+        return "", ()
+    return "", split_sentences(body, flowing=True)
 
 
 def n_words(text: str) -> int:
