@@ -3,7 +3,7 @@ PYTHON ?= python3
 OUT ?= quickstart-out
 VENV := .venv
 TESTENV := .venv-test
-SOURCES := $(shell git ls-files '*.py' 'pyproject.toml' 'constraints.txt' 'corpus/data/*' 'evaluate/templates/*' 'examples/*' 2>/dev/null)
+SOURCES := $(shell git ls-files '*.py' 'pyproject.toml' 'constraints.txt' 'corpus/data/*' 'enrich/data/*' 'enrich/templates/*' 'evaluate/templates/*' 'examples/*' 2>/dev/null)
 
 .PHONY: quickstart test test-all lint bench clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ class Asker:
     ) -> None:
         self.ledger, self.config, self.how = ledger, config, how
         self._shared, self._left = shared, how.limit
+        self._runner, self._clients = asyncio.Runner(), dict[str, ChatClient]()
 
     def canary(self, longest_prompt: int) -> None:
         """Test the server, once per job and server.
@@ -82,7 +84,7 @@ class Asker:
             return canary_problem(self._entry(key), call(key), answer)
 
         if keys:
-            dispatch(self.ledger, self._client(self.config), self.config, Work(keys, call, problem))
+            self._call(self.config, Work(keys, call, problem))
         refuse_failed(self.ledger, bases, self.config)
 
     def ask(self, kind: str, bases: Iterable[str]) -> bool:
@@ -134,10 +136,12 @@ class Asker:
                 client: Any = open_openai(config)
                 answer_in_batches(self.ledger, client, config, work, self.how.waits)
             else:
-                dispatch(self.ledger, self._client(config), config, work)
+                self._call(config, work)
 
-    def _client(self, config: EnrichConfig) -> ChatClient:
-        return (self.how.client or open_client)(config)
+    def _call(self, config: EnrichConfig, work: Work) -> None:
+        if config.writer not in self._clients:
+            self._clients[config.writer] = (self.how.client or open_client)(config)
+        dispatch(self.ledger, self._clients[config.writer], config, work, self._runner)
 
     def _entry(self, key: str) -> Entry:
         entry = self.ledger.entry(key)
@@ -150,10 +154,14 @@ class Asker:
             )
         return entry
 
-    def file(self) -> None:
-        """Share what was bought with the user's other jobs."""
+    def close(self) -> None:
+        """Close connections, share what was bought with the user's other jobs, give up its claims."""
+        with self._runner as runner:
+            for client in self._clients.values():
+                runner.run(client.close())
         if self._shared is not None:
             self._shared.file(self.ledger.settled())
+            self._shared.close()
 
 
 @contextmanager
@@ -164,6 +172,4 @@ def asking(job: Path, ledger: Ledger, config: EnrichConfig, how: How) -> Iterato
     try:
         yield asker
     finally:
-        asker.file()
-        if shared is not None:
-            shared.close()
+        asker.close()

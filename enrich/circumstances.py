@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from okrcell.enrich.definitions import appositive
-from okrcell.enrich.draft import Citation, Facet, Sentence
+from okrcell.enrich.draft import Facet, Sentence
+from okrcell.enrich.own_terms import Term
 from okrcell.enrich.wording import joined
 
-__all__ = ["Term", "donor_sentences", "tissue_sentences"]
+__all__ = ["donor_sentences", "tissue_sentences"]
 
 _AGE = re.compile(r"(\d+)-(year|month)-old(?: (?:human )?stage)?")
 _GROWN = re.compile(r"(?:human )?adult(?: stage)?")
 _SEXES = ("female", "male")
 _LONGEST = 40  # words of a disease's definition
-
-
-@dataclass(frozen=True)
-class Term:
-    """A facet's own term as an offered passage has it: label and definition, verbatim."""
-
-    snippet_id: str
-    label: str
-    definition: tuple[str, ...]
-    is_normal: bool = False
-
-    def name(self) -> Citation:
-        """Return the citation of the label."""
-        return Citation(snippet_id=self.snippet_id, quote=self.label)
-
-    def defined(self) -> Citation:
-        """Return the citation of the label and the definition's first sentence."""
-        quote = f"{self.label}: {self.definition[0]}" if self.definition else self.label
-        return Citation(snippet_id=self.snippet_id, quote=quote)
 
 
 def tissue_sentences(tissue: Term) -> list[Sentence]:
@@ -62,34 +43,26 @@ def donor_sentences(terms: dict[Facet, Term]) -> list[Sentence]:
     if not known:
         return []
     traits = [sex.label if sex.label in _SEXES else f"of the sex {sex.label}"] if sex else []
-    noun = ""
-    if stage and _GROWN.fullmatch(stage.label):
-        noun = "adults"
-    elif stage:
+    is_adult = stage is not None and _GROWN.fullmatch(stage.label) is not None
+    if stage and not is_adult:
         traits.append(_at_stage(stage.label))
-    lead = (
-        f"The donors are {' '.join([*traits, noun])}"
-        if noun
-        else f"The donors are {joined(traits)}"
-    )
-    if not traits and not noun:
-        lead = "The donors"
     facet: Facet = known[0][0]
     names = tuple(term.name() for _, term in known)
+    if is_adult:
+        who = f"The donors are {' '.join([*traits, 'adults'])}"
+    elif disease and len(traits) > 1:
+        who = f"The donors, {joined(traits)},"
+    else:
+        who = f"The donors are {joined(traits)}" if traits else "The donors"
     if disease is None:
-        return [Sentence(text=f"{lead}.", facet=facet, citations=names)]
+        return [Sentence(text=f"{who}.", facet=facet, citations=names)]
     if disease.is_normal:
-        health = f"in {disease.label} condition, with no known disease"
-        link = "" if noun else " and" if len(traits) == 1 else ","
-        text = f"{lead} {health}." if not traits and noun else f"{lead}{link} {health}."
-        if lead == "The donors":
-            text = f"The donors are {health}."
+        link = " " if is_adult else " and " if len(traits) == 1 else " are "
+        # Not "healthy" or "without disease": the label says no more than this.
+        text = f"{who}{link}in {disease.label} condition."
         return [Sentence(text=text, facet=facet, citations=names)]
-    text = f"{lead} with {disease.label}"
-    if lead == "The donors":
-        text = f"The donors have {disease.label}"
-    elif not noun:
-        text = f"{lead} and have {disease.label}"
+    link = " with " if is_adult else " and have " if len(traits) == 1 else " have "
+    text = f"{who}{link}{disease.label}"
     sentences = [Sentence(text=f"{text}.", facet=facet, citations=names)]
     what = appositive(disease.label, disease.definition[0]) if disease.definition else ""
     if what and len(what.split()) <= _LONGEST:
@@ -103,6 +76,12 @@ def _at_stage(label: str) -> str:
     age = _AGE.fullmatch(label)
     if age:
         return f"{age[1]} {age[2]}{'' if age[1] == '1' else 's'} old"
+    older = re.fullmatch(r"(\d+) year-old and over stage", label)
+    if older:
+        return f"aged {older[1]} years and over"
+    decade = re.fullmatch(r"(\w+ decade) stage", label)
+    if decade:
+        return f"in the {decade[1]} of life"
     if label.startswith("Carnegie"):
         return f"at {label}"
-    return f"at the {label}" if "stage" in label or "decade" in label else f"at the stage {label}"
+    return f"at the {label}" if "stage" in label else f"at the stage {label}"

@@ -215,7 +215,11 @@ class _OpenAIClient:
     """
 
     def __init__(self, chat: Any, config: EnrichConfig, name: str) -> None:
-        self._client = chat.root_async_client
+        import openai
+
+        # langchain shares one pool of connections between its models; this one is closed by us.
+        pool = openai.DefaultAsyncHttpxClient()
+        self._client = chat.root_async_client.copy(http_client=pool)
         self._config, self._name = config, name
 
     async def complete(self, call: Call) -> Answer:

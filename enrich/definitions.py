@@ -12,10 +12,12 @@ import re
 from okrcell.enrich.names import tokenise
 from okrcell.enrich.wording import capital, closed, lowered, plural, tidy, with_article
 
-__all__ = ["appositive", "is_about_the_term", "shortest", "tell"]
+__all__ = ["appositive", "is_about_the_term", "shortest", "spoken", "tell"]
 
 _SPECIES = re.compile(r" \((?:Mmus|Hsap|Primate|Homo sapiens|Mus musculus|[Hh]uman|[Mm]ouse)\)$")
-_OF_SPECIES = re.compile(r"^(.*), (human|mouse)$")
+_BEHIND = re.compile(
+    r"^(.*), (human|mouse|terminally differentiated|[\w-]+-(?:positive|negative|low|high|dim|bright))$"
+)
 
 _LINK = (
     r"that|which|who|whose|where|when|with|without|within|of|in|on|from|for|to|at|by|located|found|derived|"
@@ -45,12 +47,13 @@ _THIS = re.compile(r"This (?:type of )?(?:cell(?: type|-type)?|neuron(?: type)?)
 _CUT = re.compile(
     r"(?:,? (?:that|which|whose|who|where)\b|[;:]|, (?:and|located|characterized|with)\b).*"
 )
+_NEXT = re.compile(r"(?<=[a-z]{3})(?<!subsp)(?<!approx)\.(?: (?=[a-z])|nn(?=[A-Z]))")
 _FOREIGN = re.compile(r"^(?:In|During|Among|Within|Upon|At|Under|When|After|Most generally) ")
 
 
 def tell(name: str, definition: str) -> str:
     """Return the first sentence of a definition as one about ``name``, or "" where it cannot be told."""
-    subject, plain = _subject(name), _first(definition)
+    subject, plain = spoken(name), _first(definition)
     if not plain or len(plain.split()) < 2:
         return ""
     own = _led_by(name, subject, plain)
@@ -94,9 +97,7 @@ def appositive(name: str, definition: str) -> str:
 
 def _first(definition: str) -> str:
     """Return the first sentence without its full stop; the next may begin with a small letter."""
-    return re.split(r"(?<=[a-z]{3})(?<!subsp)(?<!approx)\. (?=[a-z])", tidy(definition))[0].rstrip(
-        " .;,"
-    )
+    return _NEXT.split(tidy(definition))[0].rstrip(" .;,")
 
 
 def shortest(sentence: str) -> str:
@@ -114,10 +115,10 @@ def is_about_the_term(text: str, name: str) -> bool:
     return f" {' '.join(tokenise(name))} " in f" {' '.join(tokenise(text))} "
 
 
-def _subject(name: str) -> str:
+def spoken(name: str) -> str:
     """Return a label as it reads in a sentence: "ILC1, human" is "human ILC1"."""
-    species = _OF_SPECIES.match(name)
-    return f"{species[2]} {species[1]}" if species else _SPECIES.sub("", name)
+    behind = _BEHIND.match(name)
+    return f"{behind[2]} {behind[1]}" if behind else _SPECIES.sub("", name)
 
 
 def _led_by(name: str, subject: str, plain: str) -> str | None:
@@ -167,6 +168,8 @@ def _head(plain: str) -> str:
         head = plain[: end.start()].strip()
         if _NOUN.search(head):
             return head
+        if not re.match(r" \w+(?:ing|ed)\b", plain[end.start() :]):
+            return ""  # but "Hormone secreting cell" goes on
     return ""
 
 

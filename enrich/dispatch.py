@@ -29,6 +29,7 @@ __all__ = ["Work", "dispatch"]
 
 _BREAK_AFTER, _PROBES = 8, 5
 _MOST_RATE_LIMITS = 50  # pleas for patience that one unit may meet in one run
+_MOST_REFUSALS = 20  # in a row, nothing answered between: it is not about the single request
 _GENTLER = 0.7  # fewer calls in flight after a plea for patience; each answer wins some back
 
 
@@ -70,6 +71,7 @@ class _State:
     in_flight: int = 0
     unsettled: int = 0
     given_up: int = 0
+    refused_in_a_row: int = 0
     interrupted: bool = False
     last_error: ProviderUnavailableError | None = None
     error: OkrcellError | None = None
@@ -81,10 +83,21 @@ class _State:
         return bool(self.pending or self.retries)
 
 
-def dispatch(ledger: Ledger, client: ChatClient, config: EnrichConfig, work: Work) -> None:
+def dispatch(
+    ledger: Ledger,
+    client: ChatClient,
+    config: EnrichConfig,
+    work: Work,
+    runner: asyncio.Runner,
+) -> None:
     """Answer units.
 
     Ctrl-C (and SIGTERM) lets calls in flight finish; a second one leaves them.
+
+    Parameters
+    ----------
+    runner
+        Holds the event loop to which the client's connections belong.
 
     Raises
     ------
@@ -97,7 +110,7 @@ def dispatch(ledger: Ledger, client: ChatClient, config: EnrichConfig, work: Wor
     KeyboardInterrupt
         The run was interrupted; what was in flight is in the ledger.
     """
-    asyncio.run(_Dispatcher(ledger, client, config, work).run())
+    runner.run(_Dispatcher(ledger, client, config, work).run())
 
 
 class _Dispatcher:
@@ -106,8 +119,8 @@ class _Dispatcher:
     ) -> None:
         self.ledger, self.client, self.config, self.work = ledger, client, config, work
         totals = ledger.totals()
-        # Lost calls count as if they had been billed at their worst.
-        spent = (totals.cost_usd or 0.0) + totals.lost_usd
+        # What is uncertain counts as if it had been billed at its worst.
+        spent = (totals.cost_usd or 0.0) + totals.uncertain_usd
         self.state = _State(deque(work.keys), spent, float(config.concurrency))
         self.breaker = Breaker(_BREAK_AFTER, _PROBES)
         self.rng = random.Random()  # noqa: S311  (jitter of waiting times only)
@@ -127,7 +140,6 @@ class _Dispatcher:
                 # Calls in flight are paid for, whatever stops us: their answers go into the ledger.
                 while tasks:
                     await asyncio.wait(tasks)
-                await self.client.close()
         self._raise()
 
     async def _loop(self, tasks: set[asyncio.Task[None]]) -> None:
@@ -219,11 +231,15 @@ class _Dispatcher:
                 await self.journal.write(partial(_settle, key, None, problem, None))
                 self.breaker.answered()
                 self.work.on_settled()
+                state.refused_in_a_row += 1
+                if state.refused_in_a_row >= _MOST_REFUSALS:
+                    state.error = state.error or error
                 return
             state.in_flight -= 1
             held = False
             self.wake.set()
             self.breaker.answered()
+            state.refused_in_a_row = 0
             state.slots = min(float(self.config.concurrency), state.slots + 1 / state.slots)
             await self._settle(key, answer, estimated, bound)
         finally:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Content", "choose", "overlap"]
+__all__ = ["SAME_WORDS", "Content", "Pool", "overlap"]
 
 SAME_WORDS, SAME_MEANING = 0.8, 0.95
 """Share of words in common, and cosine, from which two passages count as one."""
@@ -32,49 +32,43 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / together if together else 1.0
 
 
-def choose(
-    candidates: Sequence[Content],
-    relevance: Sequence[float],
-    n: int,
-    novelty: float,
-    taken: Sequence[Content] = (),
-) -> tuple[list[int], list[int]]:
-    """Choose passages one by one by maximal marginal relevance (Carbonell and Goldstein 1998).
+class Pool:
+    """Passages to pick from, one by one, by maximal marginal relevance (Carbonell and Goldstein 1998).
 
-    The next passage is the one with the highest ``(1 - novelty) * relevance - novelty * closest``,
-    where ``closest`` is its highest cosine with a passage that is taken; the first of equal ones.
-    A passage that says nearly the same as a taken one is never chosen.
+    The next is the one with the highest ``(1 - novelty) * relevance - novelty * closest``, where
+    ``closest`` is its highest cosine with a passage that is taken; the first of equal ones.
 
     Parameters
     ----------
-    relevance
-        In [0, 1], one per candidate.
-    taken
-        Passages that are offered already.
+    candidates
+        Passages by id, each with its relevance in [0, 1].
 
-    Returns
-    -------
-    chosen, duplicates
-        Positions of candidates, in the order of choice.
+    Attributes
+    ----------
+    repeated
+        How many were given up because they say nearly the same as a taken one.
     """
-    closest = np.zeros(len(candidates))
-    chosen: list[int] = []
-    duplicates: list[int] = []
-    left = list(range(len(candidates)))
 
-    def compare(other: Content) -> None:
-        for i in tuple(left):
-            cosine = round(float(candidates[i].vector @ other.vector), _DIGITS)
-            closest[i] = max(closest[i], cosine)
-            if cosine >= SAME_MEANING or overlap(candidates[i].words, other.words) >= SAME_WORDS:
-                left.remove(i)
-                duplicates.append(i)
+    def __init__(self, candidates: Mapping[str, tuple[Content, float]], novelty: float) -> None:
+        self.repeated = 0
+        self._left, self._novelty = dict(candidates), novelty
+        self._closest = dict.fromkeys(candidates, 0.0)
 
-    for content in taken:
-        compare(content)
-    while left and len(chosen) < n:
-        value = [(1 - novelty) * relevance[i] - novelty * closest[i] for i in left]
-        best = left.pop(int(np.argmax(np.round(value, 2 * _DIGITS))))
-        chosen.append(best)
-        compare(candidates[best])
-    return chosen, duplicates
+    def take(self, key: str, content: Content) -> None:
+        """Note that a passage, of this pool or not, is taken."""
+        self._left.pop(key, None)
+        for other, (candidate, _) in tuple(self._left.items()):
+            cosine = round(float(candidate.vector @ content.vector), _DIGITS)
+            self._closest[other] = max(self._closest[other], cosine)
+            if cosine >= SAME_MEANING or overlap(candidate.words, content.words) >= SAME_WORDS:
+                del self._left[other]
+                self.repeated += 1
+
+    def best(self) -> str | None:
+        """Return the id of the passage to take next, None where none is left."""
+        return max(self._left, key=self._value, default=None)
+
+    def _value(self, key: str) -> float:
+        relevance = self._left[key][1]
+        value = (1 - self._novelty) * relevance - self._novelty * self._closest[key]
+        return round(value, 2 * _DIGITS)

@@ -12,11 +12,11 @@ import pyarrow as pa
 from okrcell.enrich.checking import Checked
 from okrcell.enrich.claims import claim_row
 from okrcell.enrich.config import EnrichConfig
-from okrcell.enrich.draft import FACETS
 from okrcell.enrich.evidence import Request
 from okrcell.enrich.leak import LeakReport, leak_reports
-from okrcell.enrich.ledger import Entry, Ledger
-from okrcell.enrich.screen import reliability, screen_cosines
+from okrcell.enrich.ledger import Entry, Ledger, ProfileRow
+from okrcell.enrich.masking import mask_text
+from okrcell.enrich.screen import facet_coverage, reliability, screen_cosines
 from okrcell.enrich.verify import Judgement, judge
 from okrcell.enrich.writer import writer_version
 from okrcell.schemas import TABLES
@@ -76,6 +76,13 @@ def describe(
     return pa.Table.from_pylist(rows, schema=TABLES["descriptions"].schema)
 
 
+def _screened(ledger: Ledger, profile: ProfileRow, config: EnrichConfig) -> str:
+    """Return the original text that a text is screened against: for masked ones, without the name too."""
+    if not config.mask_label or profile.key is None:
+        return profile.original_text
+    return mask_text(profile.original_text, ledger.request(profile.key).subject)
+
+
 def _text_of(found: Checked, judgement: Judgement) -> str:
     if judgement.text:
         return judgement.text
@@ -89,7 +96,7 @@ def _outcome(
     if status == "accepted" and cosine < config.screen_alpha:
         status, text = "rejected", ""
         reason = f"screened out: cosine {cosine:g} with the original text is below {config.screen_alpha:g}"
-    coverage = _coverage(found, request)
+    coverage = round(facet_coverage(found.claims, request), 4)
     return {
         "status": status,
         "text": text,
@@ -98,15 +105,6 @@ def _outcome(
         "coverage": coverage,
         "reliability": round(reliability(found.claims, cosine, coverage, config), 4),
     }
-
-
-def _coverage(found: Checked, request: Request) -> float:
-    """Return the share of the facets with evidence that a kept sentence tells of."""
-    known = {facet for facet in FACETS if any(group == facet for group, _ in request.groups)}
-    if not known:  # ungrouped passages: what the metadata know should be told
-        known = {facet for facet in FACETS if request.subject.label(facet)}
-    told = {claim.sentence.facet for claim in found.claims if claim.state == "kept"}
-    return round(len(known & told) / len(known), 4) if known else 0.0
 
 
 def _leaks(

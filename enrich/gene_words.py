@@ -66,7 +66,11 @@ uroplakin UPK1A;filaggrin FLG;loricrin LORICRIN;involucrin IVL;fibronectin FN1;o
 doublecortin DCX;serotonin transporter SLC6A4;nerve growth factor NGF;brain derived neurotrophic factor BDNF;
 stem cell factor KITLG;platelet factor 4 PF4;intrinsic factor CBLIF;secretin SCT;motilin MLN;neurotensin NTS;
 thyrotropin TSHB;luteinizing hormone LHB;follicle stimulating hormone FSHB;adrenocorticotropic hormone POMC;
-interferon alpha IFNA1;interferon beta IFNB1;nk p46 NCR1;hla dr HLA-DRA;mhc ii HLA-DRA;fc epsilon ri FCER1A
+myeloperoxidase MPO;lactotransferrin LTF;lactoferrin LTF;transferrin TF;tryptase TPSAB1;chymase CMA1;elastase ELANE;
+dopamine beta hydroxylase DBH;choline acetyltransferase CHAT;aromatase CYP19A1;aldosterone synthase CYP11B2;lactase LCT;
+sucrase isomaltase SI;trypsinogen PRSS1;trypsin PRSS1;amylase AMY2A;pepsinogen PGA3;peripherin PRPH;langerin CD207;
+sialoadhesin SIGLEC1;macrosialin CD68;tdt DNTT;terminal deoxynucleotidyl transferase DNTT;neural cell adhesion molecule NCAM1;
+leptin LEP;adiponectin ADIPOQ;thrombomodulin THBD;tyrosinase TYR;melan a MLANA;interferon alpha IFNA1;interferon beta IFNB1;nk p46 NCR1;hla dr HLA-DRA;mhc ii HLA-DRA;fc epsilon ri FCER1A
 """
 _FAMILIES = (
     (re.compile(r"(?:interleukin|il)(\d+)(a|b|alpha|beta)?"), "IL"),

@@ -134,17 +134,19 @@ class Totals:
     """Sums over a ledger.
 
     ``calls`` counts every call that was begun; ``lost`` those whose answer never reached the ledger
-    though the server may have billed them, ``lost_usd`` the most they may have cost; ``reused`` the
-    answers that another job had bought.
+    though the server may have billed them; ``uncounted`` the answers that came without token counts;
+    ``uncertain_usd`` the most that both may have cost, beside ``cost_usd``; ``taken_over`` the answers
+    that another job had bought.
     """
 
     calls: int
     lost: int
-    lost_usd: float
-    reused: int
+    uncounted: int
+    taken_over: int
     tokens_in: int
     tokens_out: int
     cost_usd: float | None
+    uncertain_usd: float
 
 
 class Ledger:
@@ -340,25 +342,29 @@ class Ledger:
 
     def totals(self) -> Totals:
         """Return sums over everything the ledger ever did, units of former plans included."""
-        calls, lost, lost_usd, reused, tokens_in, tokens_out, cost, n_costed, n_paid = (
+        calls, lost, lost_usd, uncounted, taken_over, tokens_in, tokens_out, cost, n_costed = (
             self._db.execute(
                 """SELECT COALESCE(SUM(attempts), 0),
                       COALESCE(SUM(lost), 0) + COALESCE(SUM(state = 'sent' AND batch IS NULL), 0),
-                      COALESCE(SUM(lost_usd), 0)
-                      + COALESCE(SUM((state = 'sent' AND batch IS NULL) * bound_usd), 0),
+                      COALESCE(SUM(lost_usd), 0) + COALESCE(SUM(bound_usd) FILTER (
+                          WHERE (state = 'sent' AND batch IS NULL)
+                          OR (answer IS NOT NULL AND cost_usd IS NULL)), 0),
+                      COALESCE(SUM(answer IS NOT NULL AND cost_usd IS NULL), 0),
                       COALESCE(SUM(reused), 0),
                       COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0),
-                      COALESCE(SUM(cost_usd), 0), COUNT(cost_usd), COUNT(answer) FROM units"""
+                      COALESCE(SUM(cost_usd), 0), COUNT(cost_usd) FROM units"""
             ).fetchone()
         )
         return Totals(
             calls=calls,
             lost=lost,
-            lost_usd=round(lost_usd, 8),
-            reused=reused,
+            uncounted=uncounted,
+            taken_over=taken_over,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
-            cost_usd=round(cost, 8) if n_costed == n_paid else None,
+            # Without prices no answer has a cost.
+            cost_usd=round(cost, 8) if n_costed or not uncounted else None,
+            uncertain_usd=round(lost_usd, 8),
         )
 
     # --- batches ---------------------------------------------------------------------------------

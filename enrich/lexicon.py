@@ -7,6 +7,7 @@ Words stand in their dictionary form; they are compared by their stems.
 from __future__ import annotations
 
 __all__ = [
+    "ABBREVIATED",
     "ADJECTIVES",
     "ANTONYMS",
     "CONTRAST",
@@ -19,9 +20,11 @@ __all__ = [
     "PARTIAL",
     "SCOPE_ENDS",
     "SEXES",
+    "SHORT_ANATOMY",
     "SPECIES",
     "STAGES",
     "STOP",
+    "SUBSTANCES",
     "SYNONYMS",
     "UNIVERSAL",
     "VERBS",
@@ -49,7 +52,7 @@ STOP = frozenset(
 
 SYNONYMS = """
 produce secrete release synthesize make generate manufacture output discharge elaborate liberate production
-express carry bear display possess expression
+express carry bear display possess expression lack positive negative
 locate situate reside inhabit lie position localize find occur dwell sit home occupy reside
 kill cytotoxic lyse destroy eliminate attack cytolytic
 engulf phagocytose ingest swallow phagocytic phagocytosis devour
@@ -83,7 +86,10 @@ repair heal regenerate renew regeneration restore replenish
 child pediatric childhood paediatric
 immune immunity immunological
 blood circulate bloodstream circulation hematopoietic haematopoietic
-thin slender fine
+thin slender fine scant sparse
+lower reduce decrease diminish decline fall drop lessen
+high large abundant much plentiful rich strong
+long distant distance
 long elongated extended lengthy
 flat flattened squamous scale
 round spherical rounded globular
@@ -106,6 +112,7 @@ absorb uptake take reabsorb absorption
 transport shuttle ferry move
 connect link join attach
 create build construct form lay
+center centre middle central core
 important essential vital key critical crucial central
 common frequent abundant prevalent
 rare scarce infrequent uncommon
@@ -115,6 +122,10 @@ cause lead result
 foreign invading invader
 give rise produce yield
 bone osseous skeletal
+single one sole only lone
+hemorrhage bleed bleeding haemorrhage
+build develop
+segment lobe lobed segmented lobate
 capacity ability capable able can
 light photon
 sound hearing auditory acoustic
@@ -202,11 +213,11 @@ positive|negative
 sympathetic|parasympathetic
 innate|adaptive
 light|dark
-on|off
 cortex cortical|medulla medullary
+resting quiescent rest|activated
 rod|cone
 arterial artery|venous vein
-secrete|absorb
+already|yet
 before prior|after following
 simple|complex
 single|multiple
@@ -225,7 +236,6 @@ myeloid|lymphoid
 naive|memory|effector
 bipolar|unipolar|multipolar|pseudounipolar
 dopaminergic|gabaergic|glutamatergic|cholinergic|serotonergic|noradrenergic|glycinergic
-type1|type2
 permanent|temporary transient
 begin start|end terminate stop
 build form deposit|resorb degrade
@@ -233,7 +243,6 @@ agonist|antagonist
 open|closed
 visible|invisible
 uninucleate mononuclear mononucleate|multinucleate multinucleated binucleate
-alpha|beta|gamma|delta
 maternal|paternal
 day|night
 dendrite|axon
@@ -293,8 +302,8 @@ EXCLUSIVE = {"sex": SEXES, "stage": STAGES, "species": SPECIES}
 
 NEGATORS = frozenset(
     """not no never without lack lacks lacking lacked neither nor cannot unable incapable devoid absence absent fail fails
-    failing failed deficient lose loses losing lost loss hardly rarely seldom scarcely barely nt none missing
-    avoid avoids avoiding void negligible negligibly inability failure omit omits omitting forgo forgoes
+    failing failed lose loses losing lost loss hardly rarely seldom scarcely barely nt none missing
+    avoid avoids avoiding void missing undetectable undetected negligible inability failure omit omits omitting forgo forgoes
     exclude excludes excluding""".split()
 )
 """Words after which what follows is denied."""
@@ -303,7 +312,7 @@ CONTRAST = ("unlike", "rather than", "instead of", "other than", "in contrast to
 """What follows is said of something else, up to the next comma."""
 
 SCOPE_ENDS = frozenset(
-    ". ; : ( ) but while whereas although though however yet which who because since instead whose unless until".split()
+    ". ; : but while whereas although though however which who because since instead whose unless until".split()
 )
 
 VERBS = frozenset(
@@ -311,7 +320,7 @@ VERBS = frozenset(
     secrete secretes contain contains possess possesses carry carries display displays form forms give gives
     develop develops respond responds play plays act acts serve serves reside resides show shows lie lies retain retains
     bear bears differentiate differentiates kill kills release releases bind binds migrate migrates line lines make makes
-    instead also therefore thus usually""".split()
+    instead also therefore thus usually gain gains keep keeps lead leads result results cause causes""".split()
 )
 """After "and" or a comma, these begin a statement of their own, which a denial does not reach."""
 
@@ -391,8 +400,6 @@ NUMBERS = {
     "paired": 2.0,
     "dual": 2.0,
     "trio": 3.0,
-    "single": 1.0,
-    "sole": 1.0,
     "i": 1.0,
     "ii": 2.0,
     "iii": 3.0,
@@ -461,7 +468,10 @@ medullary medulla
 hippocampal hippocampus
 cerebellar cerebellum
 hypothalamic hypothalamus
-thalamic thalamus
+thalamus thalamic complex
+thalamic thalamic complex
+hematopoietic blood
+haematopoietic blood
 striatal striatum
 spinal spinal cord
 cochlear cochlea
@@ -505,10 +515,54 @@ field? disc? unit germ layer interface boundary feather? shell collection set st
 upper lower left right lateral anterior posterior dorsal ventral medial substance? bodily fluid material
 role all ion marking back spot pit face scale radial foot mechanoreceptor thermoreceptor chemoreceptor pore lamina
 cuticle envelope appendage larva trunk sole valve isthmus flank pyramid orifice atlas aa4 ca2 fae dao dcn adult embryo
-child infant cell
+child infant cell hand palm nail? set lobe lobule ball base branch bundle calf chin comb corpus crop cuboid facet
+floor front helix honey joint loop lunar mole node pad plume quill radius res ridge shaft shield silk siphon
+stem strand stripe temple vent wing wither claw sella? bar son tear? apex arch cement mantle ora primary
 """.split()
+SHORT_ANATOMY = frozenset("ear eye fat gum hip jaw leg lip rib toe gut".split())
+"""Names in UBERON of three letters that are words and not abbreviations."""
+
 GENERIC_ANATOMY = frozenset(word.rstrip("?") for word in _ANATOMY if not word.endswith("?"))
 """Names in UBERON that are everyday words."""
+
+SUBSTANCES = frozenset(
+    """glutamate aspartate calcium potassium sodium zinc iron copper magnesium phosphate sulfate bicarbonate carbonate
+    gaba nitric heme haem cholesterol glucose fructose lactate pyruvate acetylcholine thyroxine cortisol
+    triglyceride starch cellulose sebum cerumen bile surfactant chloride hydrochloric""".split()
+)
+"""Names of substances that do not end as such."""
+
+ABBREVIATED = {
+    "MHC class II": "MHCII",
+    "MHC class I": "MHCI",
+    "MHC-II": "MHCII",
+    "MHC-I": "MHCI",
+    "major histocompatibility complex class II": "MHCII",
+    "major histocompatibility complex class I": "MHCI",
+    "T cell receptor": "TCR",
+    "T-cell receptor": "TCR",
+    "B cell receptor": "BCR",
+    "B-cell receptor": "BCR",
+    "red cell": "red blood cell",
+    "red cells": "red blood cells",
+    "white cell": "white blood cell",
+    "white cells": "white blood cells",
+    "N-CAM": "NCAM1",
+    "nitric oxide": "NO",
+    "reactive oxygen species": "ROS",
+    "haematopoietic": "hematopoietic",
+    "hematopoeitic": "hematopoietic",
+    "central nervous system": "CNS",
+    "peripheral nervous system": "PNS",
+    "extracellular matrix": "ECM",
+    "cerebrospinal fluid": "CSF",
+    "immunoglobulin G": "IgG",
+    "immunoglobulin A": "IgA",
+    "immunoglobulin E": "IgE",
+    "immunoglobulin M": "IgM",
+    "immunoglobulin D": "IgD",
+}
+"""Phrases that are read as their abbreviation, the longest first where one begins another."""
 
 NOT_SUBSTANCES = frozenset(
     """within contain protein origin skin begin main certain margin vein brain remain line intestine bone one zone

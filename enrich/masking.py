@@ -19,8 +19,9 @@ from okrcell.enrich.abbreviations import abbreviations_of
 from okrcell.enrich.evidence import Evidence
 from okrcell.enrich.names import find_names, key_of, tokenise
 from okrcell.enrich.profile_text import Subject
+from okrcell.enrich.sentences import split_sentences
 
-__all__ = ["MASKED", "MASKED_PLURAL", "label_names", "mask_evidence", "mask_text"]
+__all__ = ["MASKED", "MASKED_PLURAL", "given_away", "label_names", "mask_evidence", "mask_text"]
 
 MASKED, MASKED_PLURAL = "cell of this type", "cells of this type"
 
@@ -40,7 +41,7 @@ _MODIFIED = re.compile(
     r"membrane|types?|maturation|proliferation|survival|zones?|areas?|lines?|leuka?emias?|lymphomas?|"
     r"counts?|numbers?|compartments?|phenotypes?|antigens?|layers?|bod(?:y|ies)|help|immunity|islets?|"
     r"tumou?rs?|cancers?|carcinomas?|neoplasms?|islands?|fates?|states?|clones?|niches?|morphology|"
-    r"cytotoxicity|dysfunction|death|loss|fraction|signatures?|transcripts?|genes?|axons?|dendrites?|"
+    r"mediated|specific|dependent|restricted|derived(?! from)|cytotoxicity|dysfunction|death|loss|fraction|signatures?|transcripts?|genes?|axons?|dendrites?|"
     r"soma(?:ta)?|nucle(?:us|i)|granules?|processes|expansion|migration|biology|homeostasis|pool)\b"
 )
 _DETERMINED = re.compile(
@@ -51,7 +52,7 @@ _GOES_ON = re.compile(
     r"\s*$|\s*[^\w\s'-]|\s(?:is|are|was|were|has|have|had|can|could|may|might|do|does|did|will|that|which|"
     r"who|whose|where|when|with|without|within|of|in|on|from|for|to|at|by|as|and|or|but|than|into|after|"
     r"before|during|via|through|between|under|upon|because|while|if|also|usually|typically|often|not|"
-    r"located|found|expressing|lacking|producing|isolated|obtained|known|called|[a-z]+(?:es|ed|ly))\b"
+    r"located|found|expressing|lacking|producing|isolated|obtained|known|called|[a-z]+(?:es|ly))\b"
 )
 _TIDY = [
     (re.compile(rf"(?i)\b({MASKED_PLURAL}|{MASKED})\s*\((?:an? |the )?cells? of this type\)"), r"\1"),
@@ -110,7 +111,8 @@ def _names(subject: Subject) -> _Names:
                 for short in label_names(subject)
                 if len(words) > 1 and _is_abbreviation(short) and short not in name
             }
-    longest = max((len(key) for key, _ in keys), default=0)
+    # The words "alpha-beta" of a text count for nothing beside a coreceptor.
+    longest = max((len(key) + 2 for key, _ in keys), default=0)
     return _Names(frozenset(keys), frozenset(exact), longest)
 
 
@@ -118,6 +120,17 @@ def _is_abbreviation(name: str) -> bool:
     return (
         re.fullmatch(r"[A-Za-z0-9-]+", name) is not None and len(re.findall("[A-Z0-9]", name)) >= 2
     )
+
+
+def given_away(text: str, subject: Subject) -> tuple[str, ...]:
+    """Return the names of the cell type that stand in a text, sorted; any other spelling as it stands."""
+    names, found = label_names(subject), set()
+    # Sentence by sentence: "... of a neocortex. Basket cells are ..." names no neocortex basket cell.
+    for sentence in split_sentences(text):
+        found |= set(find_names(sentence, names))
+        mentions = (sentence[start:end] for start, end, _ in _mentions(sentence, _names(subject)))
+        found |= {raw for raw in mentions if not find_names(raw, names)}
+    return tuple(sorted(found))
 
 
 def mask_text(text: str, subject: Subject) -> str:
@@ -178,13 +191,13 @@ def _mentions(text: str, names: _Names) -> Iterator[tuple[int, int, bool]]:
             if _is_name(text, window, names):
                 found = size
                 break
-        if not found and text[words[at].start : words[at].end] in names.exact | {
-            f"{name}s" for name in names.exact
-        }:
-            found = 1
         if found:
             window = words[at : at + found]
             yield window[0].start, window[-1].end, any(word.is_plural for word in window)
+        else:
+            raw = text[words[at].start : words[at].end]
+            if raw in names.exact or raw.removesuffix("s") in names.exact:
+                yield words[at].start, words[at].end, raw not in names.exact
         at += max(found, 1)
 
 

@@ -7,22 +7,14 @@ they may mean. Two texts are then compared by ids and stems, not by letters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from okrcell.corpus import ontology
-from okrcell.enrich.gene_words import PROTEIN_PHRASES, genes_of
-from okrcell.enrich.lexicon import (
-    ADJECTIVES,
-    EXCLUSIVE,
-    GENERIC_ANATOMY,
-    NEGATORS,
-    NOT_SUBSTANCES,
-    NUMBERS,
-    STOP,
-)
-from okrcell.enrich.names import tokenise
+from okrcell.enrich.gene_words import genes_of
+from okrcell.enrich.lexicon import NEGATORS, NOT_SUBSTANCES, NUMBERS, STOP, SUBSTANCES
+from okrcell.enrich.name_index import abbreviations, name_index
 from okrcell.enrich.polarity import denied, positive_form
 from okrcell.enrich.stems import singular, stem, tokens
 
@@ -30,17 +22,16 @@ __all__ = ["KINDS", "Mention", "Reading", "claims_number", "closure", "read"]
 
 KINDS = ("cell", "tissue", "gene", "substance", "acronym", "sex", "stage", "species", "number")
 
-_LONGEST = 8  # words of a name
-_SHORT = 4  # single words up to this length count only as they are written ("DC", "vein" is longer)
-_SUBSTANCE = re.compile(
-    r"[a-z]{3,}(?:in|ins|ase|ases|ogen|ogens|one|ones|ine|ines|amine|poietin|kine|kines|tropin|trophin|cadherin|ol|steroids?)"
-)
+_SUBSTANCE = re.compile(r"[a-z]{3,}(?:(?:in|ase|ogen|one|ine|kine)s?|ol|steroids?)")
 _ACRONYM = re.compile(r"(?=.*[A-Z].*[A-Z0-9])[A-Za-z]*[A-Z][A-Za-z0-9]*")
+_CELL_NOUN = re.compile(r"[a-z]{3,}(?:cyte|blast|clast|phage|phil|gonium)")
 _ROMAN = re.compile(r"[IVX]+")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 _TENS = frozenset("twenty thirty forty fifty sixty seventy eighty ninety".split())
 _SCALES = frozenset("hundred thousand million billion dozen".split())
-_NO_CLAIM = frozenset("one zero first both pair paired dual single sole".split())
+_NO_CLAIM = frozenset("one zero first both pair paired dual".split())
+_MEASURES = frozenset("to - percent % hundred thousand million in out per".split())
+_FAMILIES = frozenset("interleukin keratin cytokeratin aquaporin claudin mucin".split())
 _CORECEPTORS = frozenset({"cd4", "cd8"})
 _LEVELS = frozenset("positive negative".split())
 
@@ -61,7 +52,7 @@ class Mention:
     start, end
         Tokens.
     is_denied
-        Whether the text denies it.
+        Whether the text denies it, or sets it in contrast to what it speaks of.
     """
 
     kind: str
@@ -82,19 +73,26 @@ class Reading:
         One for each token: lower case; the stem, empty for words that claim nothing; whether it is
         denied.
     content
-        Stem to the signs with which it occurs.
+        Stem to the signs with which it occurs; both where its sign is left open.
+    firm
+        The same without occurrences that are left open.
     forms
         Stem to the word, in lower case, that it was taken from first.
     mentions
         In order of appearance; they do not overlap.
+    denies
+        Whether it denies something by a word of its own ("not", "lacks"), not only by a form of
+        another word ("immature").
     """
 
     words: tuple[str, ...]
     stems: tuple[str, ...]
     signs: tuple[bool, ...]
     content: dict[str, frozenset[bool]]
+    firm: dict[str, frozenset[bool]]
     forms: dict[str, str]
     mentions: tuple[Mention, ...]
+    denies: bool
 
     def of(self, *kinds: str) -> list[Mention]:
         """Return the mentions of some kinds."""
@@ -107,68 +105,6 @@ def closure(term_id: str) -> frozenset[str]:
     return frozenset({term_id, *ontology.ancestors(term_id)})
 
 
-# --- names -------------------------------------------------------------------------------------
-
-
-def _key(name: str) -> tuple[str, ...]:
-    return tokenise(re.sub(r"\s*\([^)]*\)|, human$|, mouse$", "", name))
-
-
-@cache
-def _names() -> tuple[dict[str, tuple[str, frozenset[str]]], dict[str, int]]:
-    """Return name to kind and ids, and first word to the number of words of the longest name."""
-    found: dict[str, tuple[str, set[str]]] = {}
-
-    def add(kind: str, words: tuple[str, ...], ids: Iterable[str]) -> None:
-        if words and len(words) <= _LONGEST:
-            entry = found.setdefault(" ".join(words), (kind, set()))
-            if entry[0] == kind:
-                entry[1].update(ids)
-
-    for phrase, gene in PROTEIN_PHRASES.items():
-        add("gene", tokenise(phrase), {gene})
-    for group, members in EXCLUSIVE.items():
-        for value, words in members.items():
-            for word in words:
-                add(group, tokenise(word.replace("-", " ")), {value})
-    for term in ontology.terms("cl"):
-        for name in (term.label, *term.synonyms):
-            words = _key(name)
-            if term.term_id != "CL:0000000" and (len(words) > 1 or len("".join(words)) > _SHORT):
-                add("cell", words, {term.term_id})
-    nouns: dict[str, set[str]] = {}
-    for term in ontology.terms("uberon"):
-        for name in (term.label, *term.synonyms):
-            words = _key(name)
-            plain = " ".join(words)
-            nouns.setdefault(plain, set()).add(term.term_id)
-            is_word = len(words) == 1 and (len(plain) < _SHORT - 1 or plain in GENERIC_ANATOMY)
-            if plain not in GENERIC_ANATOMY and not is_word and "cell" not in words:
-                add("tissue", words, {term.term_id})
-    for line in ADJECTIVES.strip().splitlines():
-        adjective, _, noun = line.partition(" ")
-        add("tissue", (adjective,), nouns.get(" ".join(tokenise(noun)), ()))
-    longest: dict[str, int] = {}
-    for name in found:
-        words = name.split()
-        longest[words[0]] = max(longest.get(words[0], 0), len(words))
-    return {name: (kind, frozenset(ids)) for name, (kind, ids) in found.items()}, longest
-
-
-@cache
-def _abbreviations() -> dict[str, tuple[str, frozenset[str]]]:
-    """Return short names of cell types, as they are written, to kind and ids."""
-    found: dict[str, set[str]] = {}
-    for term in ontology.terms("cl"):
-        for name in term.synonyms:
-            if 2 <= len(name) <= 6 and _ACRONYM.fullmatch(name):
-                found.setdefault(name, set()).add(term.term_id)
-    return {name: ("cell", frozenset(ids)) for name, ids in found.items()}
-
-
-# --- reading -----------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=50_000)
 def read(text: str) -> Reading:
     """Read a text; readings are remembered, since profiles share their evidence."""
@@ -179,7 +115,11 @@ def read(text: str) -> Reading:
     for kind, _, start, end in spans:
         if kind in {"gene", "substance", "acronym"}:
             marked[start:end] = [True] * (end - start)
-    signs = denied(low, marked)
+    cells = [False] * len(raw)
+    for kind, _, start, end in spans:
+        cells[start:end] = [kind == "cell"] * (end - start)
+    signs, open_ = denied(low, marked, cells)
+    denies = any(sign and word.isalnum() for sign, word in zip(signs, low, strict=True))
     stems = []
     for at, word in enumerate(low):
         negative_of = positive_form(word)
@@ -189,13 +129,16 @@ def read(text: str) -> Reading:
         silent = word in STOP or word in NEGATORS or word in _LEVELS or not word.isalnum()
         stems.append("" if silent or word in NUMBERS or word.isdigit() else stem(word))
     content: dict[str, set[bool]] = {}
+    firm: dict[str, set[bool]] = {}
     forms: dict[str, str] = {}
     for at, found in enumerate(stems):
         if found and len(found) > 1:
-            content.setdefault(found, set()).add(signs[at])
+            content.setdefault(found, set()).update({True, False} if open_[at] else {signs[at]})
+            if not open_[at]:
+                firm.setdefault(found, set()).add(signs[at])
             forms.setdefault(found, singular(low[at]))
     mentions = tuple(
-        Mention(kind, ids, " ".join(raw[start:end]), start, end, signs[end - 1])
+        Mention(kind, ids, " ".join(raw[start:end]), start, end, signs[end - 1] or open_[end - 1])
         for kind, ids, start, end in spans
     )
     return Reading(
@@ -203,8 +146,10 @@ def read(text: str) -> Reading:
         tuple(stems),
         tuple(signs),
         {found: frozenset(each) for found, each in content.items()},
+        {found: frozenset(each) for found, each in firm.items()},
         forms,
         mentions,
+        denies,
     )
 
 
@@ -237,10 +182,10 @@ def _canonical(raw: list[str], low: list[str]) -> list[tuple[str, int]]:
     """
     words: list[tuple[str, int]] = []
     coreceptor_at = -9
-    for at, token in enumerate(raw):
-        if token == "-":
+    for at, piece in enumerate(raw):
+        if low[at] in {"-", "/"}:
             continue
-        word = singular(token)
+        word = singular(piece)
         before = words[-1][0] if words else ""
         if word == "positive" and re.fullmatch(r"cd\d+[a-z]*", before):
             continue
@@ -256,9 +201,9 @@ def _canonical(raw: list[str], low: list[str]) -> list[tuple[str, int]]:
 
 
 def _name_at(words: list[tuple[str, int]], begin: int, raw: list[str]) -> Span | None:
-    names, longest = _names()
+    names, longest = name_index()
     first, at = words[begin]
-    short = _abbreviations().get(raw[at]) or _abbreviations().get(raw[at].removesuffix("s"))
+    short = abbreviations().get(raw[at]) or abbreviations().get(raw[at].removesuffix("s"))
     for size in range(min(longest.get(first, 0), len(words) - begin), 0, -1):
         found = names.get(" ".join(word for word, _ in words[begin : begin + size]))
         if found and found[1]:
@@ -271,28 +216,22 @@ def _gene_at(raw: list[str], at: int) -> Span | None:
     first = raw[at]
     if not first[0].isalpha():
         return None
-    family = first.lower() in {
-        "interleukin",
-        "keratin",
-        "cytokeratin",
-        "aquaporin",
-        "claudin",
-        "mucin",
-    }
-    if family:
+    if first.lower() in _FAMILIES:
         pieces = [piece for piece in raw[at + 1 : at + 3] if piece != "-"][:1]
         if pieces and pieces[0][0].isdigit():
             end = at + 2 + (raw[at + 1] == "-")
-            return "gene", _or_receptor(genes_of(first.lower() + pieces[0]), raw, end), at, end
-        return None
-    capitals = sum(letter.isupper() for letter in first)
-    if capitals == 0 or (capitals == 1 and not any(letter.isdigit() for letter in first)):
-        # "Ki-67", "T-bet" and mouse symbols without a digit are left to the phrases.
+            genes = genes_of(first.lower() + pieces[0])
+            return "gene", _or_receptor(genes, raw, end), at, end
         return None
     for end in (at + 5, at + 3, at + 1):
         pieces = raw[at:end]
-        if len(pieces) == end - at and all(p == "-" for p in pieces[1::2]):
-            found = genes_of("".join(pieces)) if all(p.isalnum() for p in pieces[::2]) else None
+        whole = "".join(pieces)
+        capitals = sum(letter.isupper() for letter in whole)
+        # "Ki-67", "T-bet" and mouse symbols without a digit are left to the phrases.
+        if capitals == 0 or (capitals == 1 and not any(letter.isdigit() for letter in whole)):
+            continue
+        if len(pieces) == end - at and all(p in "-/" for p in pieces[1::2]):
+            found = genes_of(whole) if all(p.isalnum() for p in pieces[::2]) else None
             if found:
                 return "gene", _or_receptor(found, raw, end), at, end
     return None
@@ -313,8 +252,11 @@ def _word_at(raw: list[str], low: list[str], at: int) -> Span | None:
         return number
     if len(token) > 1 and _ACRONYM.fullmatch(token) and not _ROMAN.fullmatch(token):
         return "acronym", frozenset({token.removesuffix("s").upper()}), at, at + 1
-    if _SUBSTANCE.fullmatch(low[at]) and word not in NOT_SUBSTANCES and word not in STOP:
-        return "substance", frozenset({stem(word)}), at, at + 1
+    known = word in SUBSTANCES or (_SUBSTANCE.fullmatch(low[at]) and word not in NOT_SUBSTANCES)
+    if known and word not in STOP:
+        return "substance", frozenset({word}), at, at + 1
+    if _CELL_NOUN.fullmatch(word):
+        return "cell", frozenset({word}), at, at + 1
     return None
 
 
@@ -355,6 +297,9 @@ def _value(raw: list[str], low: list[str], at: int) -> float | None:
     return NUMBERS.get(word)
 
 
-def claims_number(mention: Mention) -> bool:
+def claims_number(mention: Mention, words: tuple[str, ...]) -> bool:
     """Whether a number is more than a way of speaking ("one", "both", "a single")."""
-    return mention.name.lower() not in _NO_CLAIM
+    after = words[mention.end : mention.end + 1]
+    return mention.name.lower() not in _NO_CLAIM or (
+        mention.name.lower() == "one" and bool(after) and after[0] in _MEASURES
+    )

@@ -22,20 +22,24 @@ _LINKING = re.compile(
 )
 _LEANS = re.compile(
     r"(?:It|Its|They|Their|These|This|Those|That|Such|He|She|Both|Either|Neither|Another|Others?|"
-    r"The (?:former|latter|same|other|cells?|nucleus|cytoplasm|axons?|soma)|Cells?|Markers?|Here|Then|But|"
+    r"The (?:former|latter|same|other|cells?|nucleus|cytoplasm|axons?|soma)|Cells?(?! of this type)|Markers?|Here|Then|But|"
     r"And|Or|So|Yet|Instead|Conversely|Rather|Functionally|By contrast|In contrast|For example|"
     r"For instance|Unlike|Like|Compared|While|Whereas)\b"
     r"|.{0,60}\b(?:it|they|these|them|their|its)\b"
+)
+# Told after what is said of the type alone.
+_COMPARES = re.compile(
+    r"\b(?:shares?|resembles?|than|whereas|unlike|compared|only|lacks?|differs?|distinguish\w*)\b"
 )
 _COMMENT = re.compile(
     r"(?:This (?:term|class|definition|entry)|Note\b|Editor|Comments?\b|See\b|Examples?\b|Reference\b|"
     r"The (?:term|standard transcriptomic|name)\b|Exact\b|Modified\b|Adapted\b|Cell type\b|Also\b|May\b|"
     r"Can\b|Characterized\b|Located\b|Derived\b|Known\b|Obsolete\b|Source\b|Synonyms?\b|Definition\b)"
     r"|.*(?:https?:|www\.|\b(?:this|the present|our) (?:study|paper|work|review|article|report|ontology)\b|"
-    r"\b(?:we|our|us|I)\b|\bFig(?:ure|\.)|\bTable \d|\bn ?= ?\d|\bp ?[<=] ?0|\.\.\.|\bet al\b)"
+    r"\b(?:[Ww]e|[Oo]ur|us)\b|\bFig(?:ure|\.)|\bTable \d|\bn ?= ?\d|\bp ?[<=] ?0|\.\.\.|\bet al\b)"
     r"|[A-Z][\w-]+(?:,? (?:and|et al\.?,?) ?\w*)?,? \(?(?:19|20)\d\d\)?\.$",
 )
-_GENE = re.compile(r"(?<![\w(])([A-Z][A-Za-z0-9.-]*[A-Za-z0-9]) \([^()]*\)")
+_GENE = re.compile(r"(?<![\w(])([A-Z][A-Za-z0-9.-]*[A-Za-z0-9]) \([^()]*%[^()]*\)")
 
 
 def leans(sentence: str) -> bool:
@@ -82,7 +86,7 @@ def passage_sentences(
         for item in items
         if item.source not in ontology.ONTOLOGIES and item.source != EXPRESSION
     ]
-    rows = list(_in_turn(columns))
+    rows = sorted(_in_turn(columns), key=lambda row: _COMPARES.search(row[1]) is not None)
     for wide in (False, True) if near else (False,):
         for item, whole in rows:
             quote = whole[match.end() :] if (match := _LINKING.match(whole)) else whole
@@ -101,8 +105,14 @@ def _in_turn(columns: Sequence[Sequence[tuple[Evidence, str]]]) -> Iterator[tupl
         yield from (column[row] for column in columns if row < len(column))
 
 
-def expression_sentence(items: Sequence[Evidence], n_genes: int) -> Sentence | None:
-    """Return the first sentence that says what the cells express, with its first few genes."""
+def expression_sentence(items: Sequence[Evidence], n_genes: int | None = None) -> Sentence | None:
+    """Return the first sentence that says what the cells express.
+
+    Parameters
+    ----------
+    n_genes
+        Name this many genes without their numbers; by default the sentence is left whole.
+    """
     for item in items:
         if item.source != EXPRESSION:
             continue
@@ -110,14 +120,12 @@ def expression_sentence(items: Sequence[Evidence], n_genes: int) -> Sentence | N
             genes = list(_GENE.finditer(whole))
             if not genes:
                 continue
-            last = genes[: max(1, n_genes)][-1]
-            lead = whole[: genes[0].start()]
-            quote = whole if last is genes[-1] else whole[: last.end()]
-            if last is not genes[-1]:
-                text = closed(lead + joined([g[0] for g in genes[: genes.index(last) + 1]]))
-            else:
-                text = closed(whole)
-            text = " ".join(text.split())
+            text, quote = tidy(whole), whole
+            if n_genes is not None:
+                named = genes[:n_genes]
+                text = whole[: genes[0].start()] + joined([gene[1] for gene in named])
+                quote = whole if len(named) == len(genes) else whole[: named[-1].end()]
             cited = (Citation(snippet_id=item.snippet_id, quote=quote),)
+            text = closed(" ".join(text.split()))
             return Sentence(text=text, facet="markers_function", citations=cited)
     return None

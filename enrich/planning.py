@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,20 +76,20 @@ def make_plan(
     members: dict[Subject, list[str]] = {}
     for profile_id, subject in subjects.items():
         members.setdefault(subject, []).append(profile_id)
-    expression: dict[str, Expression] = {}
-    if config.expression and store is not None:
-        groups = {_name(subject): ids for subject, ids in members.items()}
-        expression = expression_evidence(store, groups, seed=config.seed)
     retriever = Retriever(knowledge, config, embedder)
-    keys: dict[Subject, str] = {}
-    requests: dict[str, Request] = {}
+    offered: dict[Subject, dict[Group, tuple[Evidence, ...]]] = {}
     with progress("Retrieving evidence", len(members), "profiles") as advance:
         for subject in members:
-            request = _request(subject, retriever, expression.get(_name(subject)), config)
-            if request is not None:
-                keys[subject] = request.key
-                requests[request.key] = request
+            offered[subject] = dict(retriever.groups(subject))
             advance()
+    expression = _expression(store, offered, members, config)
+    keys: dict[Subject, str] = {}
+    requests: dict[str, Request] = {}
+    for subject, groups in offered.items():
+        if "identity" in groups or "passages" in groups:
+            request = _request(subject, groups, expression.get(_name(subject)), config)
+            keys[subject] = request.key
+            requests[request.key] = request
     rows = tuple(
         ProfileRow(
             str(profile["profile_id"]),
@@ -114,18 +114,42 @@ def _name(subject: Subject) -> str:
     return "|".join(f"{field}={label}={term_id}" for field, label, term_id in subject.fields)
 
 
+def _expression(
+    store: Path | None,
+    offered: Mapping[Subject, Mapping[Group, tuple[Evidence, ...]]],
+    members: Mapping[Subject, list[str]],
+    config: EnrichConfig,
+) -> dict[str, Expression]:
+    """Return what the training cells express, with figures of the genes that the passages name."""
+    if store is None or not config.expression:
+        return {}
+    return expression_evidence(
+        store,
+        {_name(subject): ids for subject, ids in members.items()},
+        seed=config.seed,
+        symbols={_name(subject): _named(groups) for subject, groups in offered.items()},
+    )
+
+
+def _named(groups: Mapping[Group, tuple[Evidence, ...]]) -> frozenset[str]:
+    """Return the genes that the evidence names: a sentence can claim no other."""
+    items = (item for group in groups.values() for item in group)
+    mentions = (mention for item in items for mention in read(item.text).of("gene"))
+    return frozenset(symbol for mention in mentions for symbol in mention.ids)
+
+
 def _request(
-    subject: Subject, retriever: Retriever, expression: Expression | None, config: EnrichConfig
-) -> Request | None:
-    groups: dict[Group, tuple[Evidence, ...]] = dict(retriever.groups(subject))
-    if "identity" not in groups and "passages" not in groups:
-        return None
+    subject: Subject,
+    groups: dict[Group, tuple[Evidence, ...]],
+    expression: Expression | None,
+    config: EnrichConfig,
+) -> Request:
     genes: tuple[GeneStat, ...] = ()
     if expression is not None:
+        genes = tuple(_rounded(gene) for gene in expression.genes)
         if expression.evidence is not None:
             group: Group = "passages" if "passages" in groups else "markers_function"
-            groups[group] = (*groups.get(group, ()), expression.evidence)
-        genes = _named(expression.genes, (e for items in groups.values() for e in items))
+            groups = groups | {group: (*groups.get(group, ()), expression.evidence)}
     if config.mask_label:
         groups = {
             group: tuple(mask_evidence(item, subject) for item in items)
@@ -134,20 +158,9 @@ def _request(
     return make_request(config, subject, groups, writer_version(config), genes)
 
 
-def _named(genes: Iterable[GeneStat], items: Iterable[Evidence]) -> tuple[GeneStat, ...]:
-    """Return the genes that the evidence names: a sentence can claim no other."""
-    mentions = (mention for item in items for mention in read(item.text).of("gene"))
-    symbols = {symbol for mention in mentions for symbol in mention.ids}
-    return tuple(
-        replace(
-            gene,
-            fraction=round(gene.fraction, 4),
-            fraction_others=round(gene.fraction_others, 4),
-            highest=round(gene.highest, 4),
-        )
-        for gene in genes
-        if gene.symbol in symbols
-    )
+def _rounded(gene: GeneStat) -> GeneStat:
+    shares = ("fraction", "fraction_others", "highest")
+    return replace(gene, **{name: round(getattr(gene, name), 4) for name in shares})
 
 
 def _why_not(label: str) -> str:

@@ -16,13 +16,21 @@ __all__ = ["denied", "positive_form"]
 
 _CONTRAST = tuple(tuple(phrase.split()) for phrase in CONTRAST)
 _BE = frozenset("is are was were be been being remain remains become becomes stay stays".split())
-_AFTER = frozenset("negative deficient null free less".split())  # "CD3-negative", "nucleus-free"
+_AFTER = frozenset(
+    "negative deficient deficiency null free less".split()
+)  # "CD3-negative", "nucleus-free"
 _MISSING = frozenset("absent missing lacking undetectable undetected negligible lost".split())
+_PLACES = frozenset("on in at from during within inside under after before by among into".split())
+_JOINTS = frozenset("-/")
+_ADVERBS = frozenset("largely mostly completely entirely usually also both all".split())
+_RESULTS = frozenset(
+    "lead leads result results cause causes make makes is are was were can may".split()
+)
 _NOUN_CUES = frozenset("lack lacks lacking lacked without devoid absence neither nor no".split())
-_EXACTLY = frozenset("only longer more less fewer just merely later necessarily".split())
-_DETERMINERS = frozenset("the a an this these those its their such each".split())
-_RELATIVES = frozenset("that".split())
-_CLAUSE_STARTS = frozenset(". ; : but while whereas although though however that which who".split())
+_EXACTLY = frozenset("only more less fewer just merely later necessarily".split())
+_CLAUSE_STARTS = frozenset(
+    ". ; : so because but while whereas although though however that which who".split()
+)
 _NOT_NEGATED = frozenset(
     """unless regardless nonetheless nevertheless bless united uniform unified unlike limitless
     none nonetheless nonsense process access excess""".split()
@@ -50,8 +58,12 @@ def positive_form(word: str) -> str:
     return ""
 
 
-def denied(words: Sequence[str], marked: Sequence[bool]) -> list[bool]:
-    """Return for each word whether the sentence denies it.
+def denied(
+    words: Sequence[str], marked: Sequence[bool], cells: Sequence[bool]
+) -> tuple[list[bool], list[bool]]:
+    """Return for each word whether the sentence denies it, and whether that is left open.
+
+    Open are words that are set in contrast, and places where something is lacking.
 
     Parameters
     ----------
@@ -60,32 +72,52 @@ def denied(words: Sequence[str], marked: Sequence[bool]) -> list[bool]:
     marked
         Whether a word belongs to the name of a gene or of another substance; only such names are
         denied by what follows them ("CD3 and CD19 are not expressed").
+    cells
+        Whether a word belongs to the name of a cell type, which may be "absent" or "missing".
     """
-    signs = [False] * len(words)
+    signs, contrasted = [False] * len(words), [False] * len(words)
     for at, word in enumerate(words):
         if word in _AFTER and _binds_back(words, at):
             _deny_back(words, signs, marked, at)
-        elif word == "non" or word in NEGATORS or (word == "free" and _next(words, at) == "of"):
-            if word in {"not", "no"} and _next(words, at) in _EXACTLY - {"longer"}:
-                continue
-            if word == "absent" or (word in _MISSING and _is_predicate(words, at)):
-                _deny_subject(words, signs, marked, at)
-            if word in _MISSING and _next(words, at) not in {"from", "in", "of"} and word != "lost":
-                continue
-            _deny_forward(words, signs, at)
-            if word in {"not", "never", "nor", "hardly", "rarely"} and _is_passive(words, at):
-                _deny_subject(words, signs, marked, at)
-        elif word == "little" and tuple(words[at + 1 : at + 3]) == ("or", "no"):
-            continue
+        elif word == "non":
+            _flip(signs, at + 1 + (_next(words, at) == "-"))
+        elif word in NEGATORS or (word == "free" and _next(words, at) == "of"):
+            _deny(words, signs, contrasted, marked, cells, at)
         elif word == "negative" and _next(words, at) == "for":
-            _deny_forward(words, signs, at)
-        elif any(tuple(words[at : at + len(phrase)]) == phrase for phrase in _CONTRAST):
-            _deny_contrast(words, signs, at)
-    return signs
+            _deny_forward(words, signs, contrasted, at)
+        elif _is_contrast(words, at):
+            _contrast(words, contrasted, at)
+    return signs, contrasted
+
+
+def _deny(
+    words: Sequence[str],
+    signs: list[bool],
+    contrasted: list[bool],
+    marked: Sequence[bool],
+    cells: Sequence[bool],
+    at: int,
+) -> None:
+    word, after = words[at], _next(words, at)
+    idle = word in {"not", "no"} and after in _EXACTLY
+    if idle or (word == "not" and at > 0 and words[at - 1] == "if"):
+        return
+    if word in _MISSING and _is_predicate(words, at):
+        _deny_subject(words, signs, [a or b for a, b in zip(marked, cells, strict=True)], at)
+        if not (word == "lacking" and after == "in"):
+            return
+    _deny_forward(words, signs, contrasted, at)
+    if word in {"not", "never", "nor", "hardly", "rarely"} and _is_passive(words, at):
+        _deny_subject(words, signs, marked, at)
 
 
 def _next(words: Sequence[str], at: int) -> str:
     return words[at + 1] if at + 1 < len(words) else ""
+
+
+def _flip(signs: list[bool], at: int) -> None:
+    if at < len(signs):
+        signs[at] = not signs[at]
 
 
 def _binds_back(words: Sequence[str], at: int) -> bool:
@@ -93,9 +125,7 @@ def _binds_back(words: Sequence[str], at: int) -> bool:
     if at == 0 or (words[at] == "negative" and _next(words, at) == "for"):
         return False
     before = words[at - 1]
-    if words[at] == "free":
-        return before == "-"
-    if words[at] == "less":
+    if words[at] in {"free", "less"}:
         return before == "-"
     return before == "-" or (before not in _BE and before.isalnum())
 
@@ -105,21 +135,29 @@ def _deny_back(words: Sequence[str], signs: list[bool], marked: Sequence[bool], 
     place = at - 1
     while place >= 0 and words[place] == "-":
         place -= 1
-    inside_name = place >= 0 and marked[place]
-    while place >= 0 and (words[place] == "-" or words[place].isalnum()):
+    while place >= 0 and (words[place] in _JOINTS or words[place].isalnum()):
         signs[place] = not signs[place]
-        # A name of several words or tokens (IL-2, T cell receptor) is denied whole.
-        if not (inside_name and place > 0 and (words[place - 1] == "-" or marked[place - 1])):
-            break
+        # A name of several words or tokens (IL-2, T1/ST2) is denied whole.
+        joined = place > 0 and (marked[place - 1] or words[place - 1] in _JOINTS - {"-"})
+        if not (joined and (marked[place] or words[place] in _JOINTS)):
+            return
         place -= 1
 
 
-def _deny_forward(words: Sequence[str], signs: list[bool], at: int) -> None:
+def _deny_forward(words: Sequence[str], signs: list[bool], contrasted: list[bool], at: int) -> None:
     lists_nouns = words[at] in _NOUN_CUES or _next(words, at) == "of"
-    place = at + 1
+    opens = lists_nouns and (at == 0 or words[at - 1] in {",", ";", "."})
+    place, loose = at + 1 + (_next(words, at) == "yet"), False
     while place < len(words):
         word = words[place]
-        if word in SCOPE_ENDS or (word in _RELATIVES and place > at + 1):
+        if word in SCOPE_ENDS or (word == "that" and place > at + 1) or _is_contrast(words, place):
+            return
+        if word == "," and (opens or (place == at + 2 and _is_passive(words, at))):
+            return
+        # "Neither A nor B", "no A and no B": each denial has its own reach; "not without" has none.
+        if word in NEGATORS and place > at + 1:
+            return
+        if lists_nouns and word in _RESULTS:
             return
         if word in {"and", "or", ","}:
             after = _next(words, place)
@@ -127,7 +165,12 @@ def _deny_forward(words: Sequence[str], signs: list[bool], at: int) -> None:
                 after = words[place + 2] if place + 2 < len(words) else ""
             if word != "or" and _begins_statement(after, lists_nouns or after.endswith("s")):
                 return
-        signs[place] = not signs[place]
+        # "Lacks CD3 on the surface" denies CD3, and of the surface says neither.
+        loose = loose or (lists_nouns and place > at + 1 and word in _PLACES)
+        if loose:
+            contrasted[place] = True
+        else:
+            _flip(signs, place)
         place += 1
 
 
@@ -137,15 +180,19 @@ def _begins_statement(word: str, verbs_count: bool) -> bool:
     )
 
 
-def _deny_contrast(words: Sequence[str], signs: list[bool], at: int) -> None:
+def _is_contrast(words: Sequence[str], at: int) -> bool:
+    return any(tuple(words[at : at + len(phrase)]) == phrase for phrase in _CONTRAST)
+
+
+def _contrast(words: Sequence[str], contrasted: list[bool], at: int) -> None:
     place = at + 1
     while place < len(words) and words[place] not in {",", ".", ";", ":", "but", "which", ")"}:
-        signs[place] = not signs[place]
+        contrasted[place] = True
         place += 1
 
 
 def _is_predicate(words: Sequence[str], at: int) -> bool:
-    return at > 0 and words[at - 1] in _BE
+    return at > 0 and (words[at - 1] in _BE or words[at - 1] in _ADVERBS)
 
 
 def _is_passive(words: Sequence[str], at: int) -> bool:
@@ -162,7 +209,7 @@ def _is_passive(words: Sequence[str], at: int) -> bool:
 
 
 def _deny_subject(words: Sequence[str], signs: list[bool], marked: Sequence[bool], at: int) -> None:
-    """Deny the names of substances from the beginning of the clause to a verb."""
+    """Deny the names of substances from the beginning of the clause on."""
     place = at - 1
     while place >= 0 and words[place] not in _CLAUSE_STARTS:
         if marked[place]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from okrcell.corpus import ontology
 from okrcell.enrich.config import EnrichConfig
-from okrcell.enrich.diversity import SAME_WORDS, Content, choose, overlap
+from okrcell.enrich.diversity import SAME_WORDS, Content, Pool, overlap
 from okrcell.enrich.draft import FACETS, Facet
 from okrcell.enrich.evidence import Evidence, Group
 from okrcell.enrich.hostile import is_hostile
@@ -65,19 +65,14 @@ class Retriever:
         if self._config.retrieval == "paper":
             return self._paper(subject)
         facets = tuple(facet_queries(subject))
-        own = {facet: self._own(facet, subject) for facet in facets}
-        chosen: dict[Facet, list[Snippet]] = {}
-        # Definitions serve identity alone, so markers choose among the passages first; a type
-        # that no ontology defines needs a passage to say what it is before anything else.
-        markers_first = bool(own.get("identity"))
-        for facet in sorted(facets, key=lambda f: not (markers_first and f == "markers_function")):
-            taken = [snippet for items in chosen.values() for snippet in items]
-            items = self._choose(facet, subject, own[facet], taken)
-            if items:
-                chosen[facet] = items
-        ranked = {facet: chosen[facet] for facet in FACETS if facet in chosen}
+        own = {facet: self._clean(self._own(facet, subject)) for facet in facets}
+        chosen = {facet: items[: self._config.snippets_per_facet] for facet, items in own.items()}
+        if own.get("identity"):
+            # A parent says what kind of thing the type is, but alone it does not say which.
+            self._add_parents(chosen["identity"])
+        self._add_passages(subject, chosen)
         own_ids = {snippet.snippet_id for items in own.values() for snippet in items}
-        return {facet: _offered(items) for facet, items in self._fit(ranked, own_ids).items()}
+        return {facet: _offered(items) for facet, items in self._fit(chosen, own_ids).items()}
 
     def _paper(self, subject: Subject) -> Groups:
         """Return the nearest passages of all sources by meaning alone, as the paper does."""
@@ -89,37 +84,44 @@ class Retriever:
         self.left_out["over_budget"] += len(items[n:])
         return {"passages": _offered(items[:n])} if items else {}
 
-    def _choose(
-        self, facet: Facet, subject: Subject, own: Sequence[Snippet], taken: Sequence[Snippet]
-    ) -> list[Snippet]:
-        """Return a facet's own term, its parents, and the best passages, in this order."""
-        n, offered = self._config.snippets_per_facet, {snippet.snippet_id for snippet in taken}
-        items = self._clean(own)[:n]
-        # A parent says what kind of thing the type is, but alone it does not say which.
-        for parent in (
-            self._clean(self._parents(own[0].doc_id)) if facet == "identity" and own else ()
-        ):
-            if _is_repeated(parent, (*taken, *items)):
+    def _add_parents(self, items: list[Snippet]) -> None:
+        for parent in self._clean(self._parents(items[0].doc_id)):
+            words = frozenset(tokenise(parent.text))
+            if any(overlap(words, frozenset(tokenise(s.text))) >= SAME_WORDS for s in items):
                 self.left_out["near_duplicate"] += 1
-            elif len(items) < n:
+            elif len(items) < self._config.snippets_per_facet:
                 items.append(parent)
-        relevance = {
-            snippet: value
-            for snippet, value in self._about(facet, subject.narrowed(facet))
-            if snippet.snippet_id not in offered
-        }
-        candidates = self._clean(relevance)[: _CONSIDERED * n]
-        if candidates and len(items) < n:
-            chosen, repeated = choose(
-                [self._content(snippet.text) for snippet in candidates],
-                [relevance[snippet] for snippet in candidates],
-                n - len(items),
-                self._config.diversity,
-                [self._content(snippet.text) for snippet in (*taken, *items)],
-            )
-            self.left_out["near_duplicate"] += len(repeated)
-            items += [candidates[i] for i in chosen]
-        return items
+
+    def _add_passages(self, subject: Subject, chosen: dict[Facet, list[Snippet]]) -> None:
+        """Fill the facets in turn, so that none takes all that suits another better.
+
+        Definitions serve identity alone, so it picks last; only a type that no ontology defines
+        needs a passage to say what it is before anything else.
+        """
+        n = self._config.snippets_per_facet
+        turns: list[Facet] = [] if chosen.get("identity") else ["identity"]
+        turns += [facet for facet in chosen if facet != "identity"] * n
+        turns += ["identity"] * n
+        found: dict[str, Snippet] = {}
+        pools: dict[Facet, Pool] = {}
+        for facet in chosen:
+            relevance = dict(self._about(facet, subject.narrowed(facet)))
+            candidates = self._clean(relevance)[: _CONSIDERED * n]
+            if candidates and len(chosen[facet]) < n:
+                found |= {snippet.snippet_id: snippet for snippet in candidates}
+                contents = {s.snippet_id: (self._content(s.text), relevance[s]) for s in candidates}
+                pools[facet] = Pool(contents, self._config.diversity)
+        taken = [snippet for items in chosen.values() for snippet in items] if pools else []
+        for pool in pools.values():
+            for snippet in taken:
+                pool.take(snippet.snippet_id, self._content(snippet.text))
+        for facet in turns:
+            best = pools[facet].best() if facet in pools and len(chosen[facet]) < n else None
+            if best is not None:
+                chosen[facet].append(found[best])
+                for pool in pools.values():
+                    pool.take(best, self._content(found[best].text))
+        self.left_out["near_duplicate"] += sum(pool.repeated for pool in pools.values())
 
     def _clean(self, snippets: Iterable[Snippet]) -> list[Snippet]:
         """Return what may be offered."""
@@ -228,11 +230,6 @@ class Retriever:
 
 def _offered(snippets: Sequence[Snippet]) -> tuple[Evidence, ...]:
     return tuple(Evidence.of(snippet) for snippet in snippets)
-
-
-def _is_repeated(snippet: Snippet, others: Iterable[Snippet]) -> bool:
-    words = frozenset(tokenise(snippet.text))
-    return any(overlap(words, frozenset(tokenise(o.text))) >= SAME_WORDS for o in others)
 
 
 def _is_on_topic(snippet: Snippet, facet: Facet, subject: Subject) -> bool:

@@ -20,8 +20,8 @@ def status(job: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``spent_usd`` is what is known to be billed, ``lost_usd`` the most that calls without a reply may have
-        cost beside it, ``projected_usd`` what the job should cost in the end (None without prices).
+        ``spent_usd`` is what is known to be billed, ``uncertain_usd`` the most that calls without a reply, and
+        answers without token counts, may have cost beside it, ``projected_usd`` what the job should cost in the end (None without prices).
         ``answers_per_second`` is that of the last two minutes. A finished job says what became of
         its descriptions and sentences.
     """
@@ -42,9 +42,9 @@ def status(job: Path) -> dict[str, Any]:
             "failures": ledger.failures(),
             "repairs": _asked(ledger, REPAIR),
             "judgements": _asked(ledger, JUDGE),
-            **{k: v for k, v in asdict(totals).items() if k not in {"cost_usd", "lost_usd"}},
+            **{k: v for k, v in asdict(totals).items() if not k.endswith("_usd")},
             "spent_usd": totals.cost_usd,
-            "lost_usd": totals.lost_usd,
+            "uncertain_usd": totals.uncertain_usd,
             "projected_usd": _projected(ledger, config, left),
             "max_cost_usd": config.max_cost_usd,
             "answers_per_second": None if pace is None else round(pace, 2),

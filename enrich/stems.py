@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import cache
 
-from okrcell.enrich.lexicon import SYNONYMS
+from okrcell.enrich.lexicon import ABBREVIATED, SYNONYMS
 
 __all__ = ["plain_text", "senses", "singular", "stem", "tokens"]
 
@@ -21,6 +21,7 @@ _GREEK = dict(
 _GREEK_LETTER = re.compile(f"[{''.join(_GREEK)}]")
 _MICRON = re.compile("\\s?[\u00b5\u03bc]m\\b")
 _DASH = re.compile("[\u2010-\u2015\u2212]")
+_GLUED_UNIT = re.compile(r"(?<![A-Za-z0-9])(\d+(?:[.,]\d+)?)(mm|cm|nm|um|kg|mg|ml|bp|kb|kDa)\b")
 _GLUED_LEVEL = re.compile(r"\b(CD\d+[a-zA-Z]?\d?)(hi|high|bright|lo|low|dim|int|neg|pos)\b")
 _PLUS = re.compile(r"(?<=[A-Za-z0-9])\+(?![A-Za-z0-9])")
 _MINUS = re.compile(r"\b(CD\d+[a-zA-Z]?\d?|[A-Z][A-Z0-9]{2,})-(?=[\s,.;)]|$)")
@@ -67,6 +68,10 @@ _ENDINGS = tuple(
         reverse=True,
     )
 )
+_SHORT_FORMS = {phrase.lower(): short for phrase, short in ABBREVIATED.items()}
+_ABBREVIATED = re.compile(
+    "|".join(rf"\b{re.escape(phrase)}\b" for phrase in _SHORT_FORMS), re.IGNORECASE
+)
 _SHORTEST = 4
 _SHORTEST_LATER = 5  # a second ending is taken off with more care
 
@@ -74,8 +79,10 @@ _SHORTEST_LATER = 5  # a second ending is taken off with more care
 def plain_text(text: str) -> str:
     """Return text with letters spelled alike: Greek in full, "CD3+" as "CD3 positive", references off."""
     plain = _DASH.sub("-", unicodedata.normalize("NFKC", text))
+    plain = _ABBREVIATED.sub(lambda found: _SHORT_FORMS[found[0].lower()], plain)
     plain = _MICRON.sub(" micrometer", plain)
     plain = _REFERENCE.sub(" ", plain)
+    plain = _GLUED_UNIT.sub(r"\1 \2", plain)
     plain = _GLUED_LEVEL.sub(r"\1-\2", plain)
     plain = _MINUS.sub(r"\1 negative ", plain)
     plain = _GREEK_LETTER.sub(lambda found: f" {_GREEK[found[0]]} ", plain)
@@ -95,6 +102,8 @@ def singular(word: str) -> str:
         return _IRREGULAR[low]
     # A plural ends in a small "s"; gene symbols end in a capital one and keep it.
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        if low.endswith(("ches", "shes", "sses", "xes")):
+            return low[:-2]
         return f"{low[:-3]}y" if low.endswith("ies") and len(low) > 5 else low[:-1]
     return low
 

@@ -38,7 +38,10 @@ _SLIPS = [
     (re.compile(r"\b[Aa]n? (?=the\b)"), ""),
     (re.compile(r"(?<!\.)\.\.(?!\.)"), "."),
 ]
-_ARTICLE = re.compile(r"(?<![\w.)-])([Aa])(?:\(n\))? (?=([A-Za-z0-9][\w-]*))")
+_NO_NOUN = (
+    "of|and|or|in|is|at|on|as|are|if|it|into|under|also|after|all|any|each|to|by|with|the|that"
+)
+_ARTICLE = re.compile(rf"(?<![\w.)/-])([Aa])(?:\(n\))? (?!(?:{_NO_NOUN})\b)(?=([A-Za-z0-9][\w-]*))")
 
 
 def _article(word: str) -> str:

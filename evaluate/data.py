@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okrcell.artifacts import read_manifest
-from okrcell.errors import DataError, LabelError
+from okrcell.errors import DataError, LabelError, LabelLeakError
 from okrcell.schemas import read_table
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def load_eval_data(store: Path, job: Path) -> EvalData:
     )
     check_types(data, store)
     check_leakage(data, store)
+    check_expression(job, [row["cell_uid"] for row in rows if row["split"] == "test"])
     return data
 
 
@@ -227,7 +228,34 @@ def _descriptions(job: Path, wanted: set[str]) -> tuple[dict[str, str], list[str
             f"{leaking} of {len(texts)} descriptions contain a name of the cell type they describe, "
             "so zero-shot annotation here is matching to texts that name the answer."
         )
+    if read_table(job / "expression_cells.parquet", "expression_cells").num_rows:
+        notes.append(
+            "Descriptions tell what training cells express, so zero-shot annotation of types that were "
+            "trained on is not label-free here; write the texts with --no-expression for that."
+        )
     return texts, notes
+
+
+def check_expression(job: Path, test_uids: Sequence[str]) -> None:
+    """Refuse descriptions whose expression evidence comes from cells that are tested on.
+
+    Raises
+    ------
+    LabelLeakError
+        Some test cells fed a description.
+    """
+    path = job / "expression_cells.parquet"
+    seen = set(read_table(path, "expression_cells")["cell_uid"].to_pylist())
+    told = sorted(seen.intersection(test_uids))
+    if told:
+        raise LabelLeakError(
+            job,
+            found=f"descriptions written from the expression of {len(told)} test cells "
+            f"({', '.join(told[:_NAMED])})",
+            expected="descriptions that saw training cells only, or no cells",
+            fix="The splits have changed since: plan and run the job again, with --no-expression for "
+            "texts of zero-shot tests.",
+        )
 
 
 def check_types(data: EvalData, where: Path | str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,17 +13,9 @@ from okrcell.schemas import read_table
 if TYPE_CHECKING:
     from okrcell.evaluate.data import EvalData
 
-__all__ = ["SnippetSource", "choose_profiles", "collect_examples"]
+__all__ = ["choose_profiles", "collect_examples"]
 
 N_EXAMPLES = 3
-
-
-class SnippetSource(Protocol):
-    """The part of ``Knowledge`` that is used here."""
-
-    def get(self, snippet_id: str) -> Any:
-        """Return the snippet (with source, doc_id, section, text), or None."""
-        ...
 
 
 def choose_profiles(data: EvalData, n: int = N_EXAMPLES) -> list[str]:
@@ -39,18 +31,18 @@ def choose_profiles(data: EvalData, n: int = N_EXAMPLES) -> list[str]:
     ]
 
 
-def collect_examples(
-    job: Path, profiles: Sequence[str], data: EvalData, knowledge: SnippetSource | None
-) -> list[dict[str, Any]]:
-    """Return one entry per profile: its sentences, each with verdict, quote and cited snippets."""
+def collect_examples(job: Path, profiles: Sequence[str], data: EvalData) -> list[dict[str, Any]]:
+    """Return one entry per profile: its sentences, each with verdict, quotes and cited passages."""
     rows: Mapping[str, Any] = {
         row["profile_id"]: row
         for row in read_table(job / "descriptions.parquet", "descriptions").to_pylist()
     }
+    offered = _offered(job, profiles)
     found = []
     for profile in profiles:
         row = rows[profile]
         label = str(data.labels[data.profile_ids == profile][0])
+        told = [claim for claim in row["claims"] or () if claim["state"] != "repaired"]
         found.append(
             {
                 "profile_id": profile,
@@ -62,29 +54,46 @@ def collect_examples(
                 "screen_cosine": row["screen_cosine"],
                 "leaked_names": list(row["leaked_names"] or ()),
                 "text": row["text"] or "",
-                "claims": [_claim(claim, knowledge) for claim in row["claims"] or ()],
+                "claims": [_claim(claim, offered[profile]) for claim in told],
             }
         )
     return found
 
 
-def _claim(claim: Mapping[str, Any], knowledge: SnippetSource | None) -> dict[str, Any]:
+def _offered(job: Path, profiles: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Return per profile the passages that were offered for it, by snippet id."""
+    evidence = {
+        row["evidence_id"]: row
+        for row in read_table(job / "evidence.parquet", "evidence").to_pylist()
+    }
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in read_table(job / "requests.parquet", "requests").to_pylist():
+        if row["profile_id"] in profiles:
+            ids = [name for group in row["groups"] for name in group["evidence_ids"]]
+            found[row["profile_id"]] = {evidence[i]["snippet_id"]: evidence[i] for i in ids}
+    return found
+
+
+def _claim(claim: Mapping[str, Any], offered: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     evidence = []
-    for snippet_id in claim["snippet_ids"] or ():
-        snippet = knowledge.get(snippet_id) if knowledge is not None else None
+    for citation in claim["citations"]:
+        passage = offered.get(citation["snippet_id"], {})
+        text = str(passage.get("text", ""))
+        start, end = citation["start"], citation["end"]
+        parts = (text, "", "") if start is None else (text[:start], text[start:end], text[end:])
         evidence.append(
             {
-                "snippet_id": snippet_id,
-                "source": getattr(snippet, "source", ""),
-                "doc_id": getattr(snippet, "doc_id", ""),
-                "section": getattr(snippet, "section", ""),
-                "text": getattr(snippet, "text", ""),
+                "snippet_id": citation["snippet_id"],
+                "source": passage.get("source", ""),
+                "doc_id": passage.get("doc_id", ""),
+                "section": passage.get("section", ""),
+                "quote": citation["quote"],
+                "parts": parts,
             }
         )
     return {
         "sentence": claim["sentence"],
         "facet": claim["facet"],
-        "quote": claim["quote"] or "",
         "verdict": claim["verdict"],
         "score": claim["score"],
         "evidence": evidence,

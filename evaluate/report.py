@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +23,7 @@ from okrcell.evaluate.summary import (
     verdict,
 )
 
-__all__ = ["highlight", "write_report"]
+__all__ = ["write_report"]
 
 Details = Mapping[str, Any]
 
@@ -345,33 +343,13 @@ def _example(number: int, entry: Details) -> dict[str, Any]:
     for claim in entry["claims"]:
         refs = []
         for snippet in claim["evidence"]:
-            key = snippet["snippet_id"], claim["quote"]
+            key = snippet["snippet_id"], snippet["quote"]
             if key not in evidence:
                 position = len(evidence) + 1
-                parts = highlight(snippet["text"], claim["quote"])
-                evidence[key] = {
-                    **snippet,
-                    "number": position,
-                    "id": f"e{number}-{position}",
-                    "parts": parts,
-                }
+                evidence[key] = {**snippet, "number": position, "id": f"e{number}-{position}"}
             refs.append(evidence[key])
         sentences.append({**claim, "refs": refs})
     return {**entry, "sentences": sentences, "evidence": list(evidence.values())}
-
-
-def highlight(text: str, quote: str) -> tuple[str, str, str]:
-    """Split a snippet into what precedes the quote, the quote, and what follows.
-
-    Case, white space and Unicode form do not matter. A quote that is not there gives the whole text
-    and two empty strings.
-    """
-    text = unicodedata.normalize("NFKC", text)
-    words = unicodedata.normalize("NFKC", quote).split()
-    found = re.search(r"\s+".join(map(re.escape, words)), text, re.IGNORECASE) if words else None
-    if found is None:
-        return text, "", ""
-    return text[: found.start()], found.group(), text[found.end() :]
 
 
 def _versions() -> dict[str, str]:

@@ -31,7 +31,6 @@ from okrcell.schemas import write_table
 
 if TYPE_CHECKING:
     from okrcell.corpus.embedder import Embedder
-    from okrcell.evaluate.examples import SnippetSource
 
 __all__ = ["KIND", "MAIN", "describe", "n_steps", "run"]
 
@@ -80,7 +79,6 @@ def run(
     config: EvaluateConfig | None = None,
     *,
     twins: Mapping[str, Path] | None = None,
-    knowledge: SnippetSource | None = None,
     embedder: Embedder | None = None,
     open_model: Callable[[Path], Any] | None = None,
     progress: Progress | None = None,
@@ -96,8 +94,8 @@ def run(
     out
         Folder for ``results.parquet``, ``details.json`` and the manifest. An identical finished
         evaluation there is reused.
-    knowledge, embedder, open_model
-        Opened from the store and the runs where they are not given.
+    embedder, open_model
+        Opened from the runs where they are not given.
     progress
         Called with ``(1, note=...)`` after each of the ``n_steps`` steps.
 
@@ -130,7 +128,7 @@ def run(
         with threadpool_limits(1):
             for task in config.tasks:
                 _task(task, found, data, config, result, clock)
-        result.details.update(_context(runs, found, data, job, store, knowledge, embedder, config))
+        result.details.update(_context(runs, found, data, job, config))
         clock.done("context")
         result.details["notes"] = list(dict.fromkeys(result.notes))
         table = to_table(
@@ -349,19 +347,11 @@ def _context(
     found: list[m.MethodOutput],
     data: EvalData,
     job: Path,
-    store: Path,
-    knowledge: SnippetSource | None,
-    embedder: Embedder | None,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Gather what the report shows beside the numbers."""
     from okrcell.evaluate.examples import choose_profiles, collect_examples
 
-    if knowledge is None:
-        from okrcell.corpus.embedder import load_embedder
-        from okrcell.corpus.knowledge import open_knowledge
-
-        knowledge = open_knowledge(store, embedder or load_embedder(config.embedder))
     rows = data.test
     if len(rows) > _UMAP_CELLS:
         rows = np.sort(np.random.default_rng(config.seed).permutation(rows)[:_UMAP_CELLS])
@@ -390,7 +380,7 @@ def _context(
             "labels": data.labels[rows].tolist(),
             "batches": data.batches[rows].tolist(),
         },
-        "examples": collect_examples(job, choose_profiles(data), data, knowledge),
+        "examples": collect_examples(job, choose_profiles(data), data),
     }
 
 

@@ -25,6 +25,27 @@ def pytest_report_header() -> str:
     return f"okrcell {okrcell.__version__} from {Path(okrcell.__file__).parent}"
 
 
+@pytest.fixture(autouse=True)
+def own_answers(tmp_path_factory, monkeypatch) -> None:
+    """Paid answers are shared by all jobs of a user: here by those of one test."""
+    folder = tmp_path_factory.mktemp("answers")
+    monkeypatch.setenv("OKRCELL_ANSWERS", str(folder / "answers.sqlite"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture(scope="session")
+def provider():
+    """The stand-in provider of openai_server.py: ``with provider.FakeOpenAI(...) as server``."""
+    import importlib.util
+
+    if "openai_server" not in sys.modules:
+        path = Path(__file__).parent / "openai_server.py"
+        spec = importlib.util.spec_from_file_location("openai_server", path)
+        sys.modules["openai_server"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["openai_server"]
+
+
 @pytest.fixture(scope="session")
 def examples() -> Path:
     import okrcell.examples

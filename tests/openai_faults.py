@@ -23,8 +23,11 @@ __all__ = [
     "offered",
     "prose",
     "spoil",
+    "write_code_words",
     "write_draft",
+    "write_judgements",
     "write_obedient",
+    "write_repair",
 ]
 
 Body = dict[str, Any]
@@ -280,7 +283,51 @@ def write_obedient(body: Body, key: str = "") -> str:
     return json.dumps({"sentences": sentences})
 
 
-WRITERS: dict[str, Callable[[Body], str]] = {"Draft": write_draft}
+def _asked(body: Body, name: str) -> Any:
+    """Return what the last data block that has a field of this name holds in it."""
+    text = "\n".join(message_text(message) for message in body["messages"])
+    blocks = [line for line in text.split("\n") if line.startswith(f'{{"{name}": ')]
+    return json.loads(blocks[-1])[name] if blocks else []
+
+
+def write_repair(body: Body) -> str:
+    """Return for each failing sentence the first passage's first sentence, cited."""
+    facet, item = offered(body)[0]
+    quote = item["text"].strip().split("\n")[0].split(". ")[0]
+    instead = _sentence(
+        quote if quote.endswith(".") else f"{quote}.", facet, [item["snippet_id"]], quote
+    )
+    indices = [failing["index"] for failing in _asked(body, "failing")]
+    return json.dumps({"repairs": [{"index": n, "sentence": instead} for n in indices]})
+
+
+def write_judgements(body: Body) -> str:
+    """Return "supported" for sentences whose words all stand in their quotes, else "unsupported"."""
+    found = []
+    for item in _asked(body, "sentences"):
+        words, quotes = (
+            set(re.findall(r"\w+", t)) for t in (item["sentence"], " ".join(item["quotes"]))
+        )
+        verdict = "supported" if words <= quotes else "unsupported"
+        found.append({"index": item["index"], "verdict": verdict})
+    return json.dumps({"judgements": found})
+
+
+def write_code_words(body: Body) -> str:
+    """Return the first and the last code word that the prompt, as far as it was read, gives away."""
+    text = "\n".join(message_text(message) for message in body["messages"])
+    found = {
+        where: re.search(rf'{where} code word is "(\w+)"', text) for where in ("first", "last")
+    }
+    return json.dumps({where: match[1] if match else "" for where, match in found.items()})
+
+
+WRITERS: dict[str, Callable[[Body], str]] = {
+    "Draft": write_draft,
+    "Repair": write_repair,
+    "Judgements": write_judgements,
+    "CanaryPrompt": write_code_words,
+}
 """Writer by the name of the schema asked for. No schema: "Draft"; an unknown one: ``minimal``."""
 
 

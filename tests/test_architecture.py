@@ -23,7 +23,7 @@ ONLY_IN = {
     "langchain": {"enrich/client.py"},
     "langchain_core": {"enrich/client.py"},
     "langchain_openai": {"enrich/client.py", "corpus/remote_embedder.py"},
-    "sentence_transformers": {"corpus/embedder.py"},
+    "sentence_transformers": {"corpus/embedder.py", "enrich/support_nli.py"},
 }
 
 

@@ -15,22 +15,13 @@ from hypothesis import strategies as st
 from okrcell.corpus import ontology
 from okrcell.corpus.knowledge import Snippet
 from okrcell.enrich.config import EnrichConfig
-from okrcell.enrich.draft import FACETS, Draft, Sentence, draft_schema, parse_draft
-from okrcell.enrich.evidence import (
-    Evidence,
-    evidence_rows,
-    make_request,
-    request_body,
-    request_from,
-)
-from okrcell.enrich.extractive import write_extractive
+from okrcell.enrich.draft import FACETS, draft_schema, parse_draft
+from okrcell.enrich.evidence import make_request
 from okrcell.enrich.names import find_names, is_about, key_of
-from okrcell.enrich.profile_text import facet_queries, original_text, subject_of
+from okrcell.enrich.profile_text import subject_of
 from okrcell.enrich.prompts import marker_of, render
 from okrcell.enrich.retrieve import Retriever
-from okrcell.enrich.screen import leaked_names, reliability, screen_cosines
 from okrcell.enrich.sentences import definition_sentences, split_sentences
-from okrcell.enrich.verify import judge, normalise_text, verify
 from okrcell.errors import ConfigError, ProviderError
 from okrcell.schemas import METADATA_FIELDS
 
@@ -98,7 +89,7 @@ class FakeKnowledge:
     def of_document(self, doc_id):
         return [s for s in self.snippets if s.doc_id == doc_id]
 
-    def search(self, query, *, k=10, sources=None, mode="hybrid"):
+    def search(self, query, *, k=10, sources=None, mode="hybrid", names=()):
         words = set(key_of(query))
         hits = [s for s in self.snippets if sources is None or s.source in sources]
         return sorted(hits, key=lambda s: (-len(words & set(key_of(s.text))), s.snippet_id))[:k]
@@ -126,34 +117,10 @@ def profile(cell=NK, tissue=BLOOD, disease=NORMAL, **more):
     return {"profile_id": "p", "n_cells": 1, **row, **more}
 
 
-def request_for(knowledge, row, n=4):
-    subject = subject_of(row)
-    return make_request(EnrichConfig(), subject, Retriever(knowledge, n).facets(subject), "v")
-
-
-# --- profiles ----------------------------------------------------------------------------------
-
-
-def test_original_text_names_known_fields_only():
-    row = profile(sex="unknown", assay="10x 3' v3", organism="Homo sapiens")
-    assert original_text(row) == (
-        "natural killer cell; tissue: blood; disease: normal; assay: 10x 3' v3; organism: Homo sapiens."
-    )
-    assert original_text(dict.fromkeys(row, "unknown")) == "unknown cell."
-
-
-def test_queries_skip_unknown_fields_and_search_not_for_normal():
-    queries = facet_queries(subject_of(profile()))
-    assert list(queries) == ["identity", "markers_function", "tissue", "disease"]
-    assert queries["disease"] == ()
-    assert queries["tissue"] == ("natural killer cell in blood",)
-
-
-def test_profiles_that_differ_in_the_assay_share_a_request(knowledge):
-    one = request_for(knowledge, profile(assay="10x 3' v2"))
-    other = request_for(knowledge, profile(assay="Smart-seq2"))
-    assert one.key == other.key
-    assert one.key != request_for(knowledge, profile(tissue=LUNG)).key
+def request_for(knowledge, row):
+    subject, config = subject_of(row), EnrichConfig()
+    groups = Retriever(knowledge, config, FakeEmbedder()).groups(subject)
+    return make_request(config, subject, groups, "v")
 
 
 # --- names -------------------------------------------------------------------------------------
@@ -219,106 +186,6 @@ def test_a_definition_is_told_from_name_and_synonyms():
     assert definition_sentences("Synonyms: T-cell.", T_CELL) == ("", ())
 
 
-# --- evidence ----------------------------------------------------------------------------------
-
-
-def test_evidence_is_on_topic(knowledge):
-    facets = Retriever(knowledge, 4).facets(subject_of(profile()))
-    documents = {facet: [item.doc_id for item in items] for facet, items in facets.items()}
-    assert documents["identity"][0] == NK
-    relatives = {NK, *ontology.ancestors(NK)}
-    assert {d for d in documents["identity"] if d.startswith("CL:")} <= relatives
-    assert documents["markers_function"][0] == "NOTE:natural_killer_cell"
-    assert not {"NOTE:t_cell", "NOTE:cd4", "NOTE:hostile"} & {
-        d for ds in documents.values() for d in ds
-    }
-    assert documents["tissue"] == [BLOOD]
-    ids = [item.snippet_id for items in facets.values() for item in items]
-    assert len(ids) == len(set(ids))
-
-
-def test_retracted_passages_are_not_offered():
-    knowledge = FakeKnowledge([NK], retracted=list(NOTES))
-    facets = Retriever(knowledge, 4).facets(subject_of(profile()))
-    assert list(facets) == ["identity"]
-
-
-def test_a_label_without_a_term_finds_the_term_of_that_name(knowledge):
-    row = profile(cell="NK cells")
-    assert row["cell_type_ontology_term_id"] == ""
-    facets = Retriever(knowledge, 4).facets(subject_of(row))
-    assert facets["identity"][0].doc_id == NK
-
-
-def test_a_request_survives_its_ledger_form(knowledge):
-    request = request_for(knowledge, profile(disease=LUPUS))
-    rows = {row["snippet_id"]: row for row in json.loads(json.dumps(evidence_rows(request)))}
-    body = json.loads(json.dumps(request_body(request)))
-    assert request_from(request.key, body, rows) == request
-
-
-def test_the_key_depends_on_text_and_parameters(knowledge):
-    subject = subject_of(profile())
-    facets = Retriever(knowledge, 4).facets(subject)
-    base = make_request(EnrichConfig(), subject, facets, "v").key
-    altered = {
-        f: (*items[:-1], Evidence(**(vars(items[-1]) | {"text": "x"})))
-        for f, items in facets.items()
-    }
-    keys = {
-        base,
-        make_request(EnrichConfig(words=200), subject, facets, "v").key,
-        make_request(EnrichConfig(), subject, facets, "v2").key,
-        make_request(EnrichConfig(writer="openai:m"), subject, facets, "v").key,
-        make_request(EnrichConfig(), subject, altered, "v").key,
-    }
-    assert len(keys) == 5
-    moved = EnrichConfig(base_url="http://h:1/v1", concurrency=9, timeout_s=1)
-    assert make_request(moved, subject, facets, "v").key == base
-
-
-# --- the offline writer ------------------------------------------------------------------------
-
-
-def test_extractive_text_is_cited_on_topic_and_bounded(knowledge, embedder):
-    request = request_for(knowledge, profile(disease=LUPUS))
-    draft = write_extractive(request, 150)
-    texts = [s.text for s in draft.sentences]
-    assert sum(len(text.split()) for text in texts) <= 150
-    assert texts[0].startswith("Natural killer cell: a lymphocyte that can spontaneously kill")
-    assert "Natural killer cells strongly express NKG7, GNLY and KLRD1." in texts
-    assert any("systemic lupus erythematosus" in text for text in texts)
-    assert not any("CD19" in text or "Ignore" in text or "Synonyms" in text for text in texts)
-    assert all(text.endswith((".", "!", "?")) for text in texts)
-    assert len(set(texts)) == len(texts)
-    [claims] = verify([(draft, request.offered)], embedder, 0.0)
-    assert {claim.verdict for claim in claims} == {"supported"}
-    assert write_extractive(request, 150) == draft
-
-
-def test_extractive_texts_differ_where_profiles_do(knowledge):
-    rows = [
-        profile(cell, tissue, d)
-        for cell in (NK, CD4, CD8)
-        for tissue in (BLOOD, LUNG)
-        for d in (NORMAL, LUPUS)
-    ]
-    for words in (60, 150):
-        texts = {
-            " ".join(s.text for s in write_extractive(request_for(knowledge, row), words).sentences)
-            for row in rows
-        }
-        assert len(texts) == len(rows)
-
-
-def test_citation_marks_of_definitions_go_but_the_quote_keeps_them():
-    knowledge = FakeKnowledge([NK, "UBERON:0001264"])
-    draft = write_extractive(request_for(knowledge, profile(tissue="UBERON:0001264")), 200)
-    [sentence] = [s for s in draft.sentences if s.facet == "tissue"]
-    assert sentence.text.endswith("regulating hormones.")
-    assert sentence.quote.endswith("regulating hormones[GO].")
-
-
 # --- schema and prompt -------------------------------------------------------------------------
 
 
@@ -366,90 +233,6 @@ def test_the_prompt_offers_passages_as_data(knowledge):
     )
     assert render(request, 150) == render(request, 150)
     assert marker_of(request_for(knowledge, profile(tissue=LUNG))) != marker
-
-
-# --- checks ------------------------------------------------------------------------------------
-
-
-OFFERED = {
-    "a": Evidence(
-        "a", "d", "notes", "", "Mast\u00a0cells \u201crelease\u201d  histamine upon activation."
-    ),
-    "b": Evidence("b", "d", "notes", "", "Mast cells express KIT.", is_retracted=True),
-}
-
-
-@pytest.mark.parametrize(
-    ("ids", "quote", "text", "verdict"),
-    [
-        (("a",), 'mast cells "release" histamine', "Mast cells release histamine.", "supported"),
-        (("a", "z"), "Mast cells", "Mast cells.", "unknown_snippet"),
-        ((), "Mast cells", "Mast cells.", "unknown_snippet"),
-        (("a",), "mast cells secrete", "Mast cells secrete.", "quote_not_found"),
-        (("a",), "ast cells", "Mast cells.", "quote_not_found"),
-        (("a",), " ", "Mast cells.", "quote_not_found"),
-        (("b",), "Mast cells express KIT", "Mast cells express KIT.", "retracted"),
-        (("a",), "histamine", "Neurons fire at night.", "unsupported"),
-    ],
-)
-def test_verdicts(ids, quote, text, verdict, embedder):
-    draft = Draft(sentences=(Sentence(text=text, facet="identity", snippet_ids=ids, quote=quote),))
-    [[claim]] = verify([(draft, OFFERED)], embedder, 0.3)
-    assert claim.verdict == verdict
-    assert (claim.score is None) == (verdict not in {"supported", "unsupported"})
-
-
-def described(verdicts, embedder):
-    sentences = [
-        Sentence(
-            text=f"Mast cells release histamine {n}.",
-            facet="identity" if n == 0 else "tissue",
-            snippet_ids=("a",) if good else ("z",),
-            quote="histamine upon activation",
-        )
-        for n, good in enumerate(verdicts)
-    ]
-    [claims] = verify([(Draft(sentences=tuple(sentences)), OFFERED)], embedder, -1)
-    return judge(claims)
-
-
-def test_judgement_drops_rejects_and_says_so(embedder):
-    whole = described([True] * 4, embedder)
-    assert (whole.status, whole.reason, whole.support) == ("accepted", "", 1.0)
-    repaired = described([True, True, True, False], embedder)
-    assert repaired.status == "accepted"
-    assert repaired.reason == "dropped 1 of 4 sentences (1 unknown_snippet)"
-    assert "histamine 3" not in repaired.text
-    poor = described([True, True, False, False], embedder)
-    assert (poor.status, poor.text) == ("rejected", "")
-    assert "2 of 4 sentences fail" in poor.reason
-    faceless = described([False, True, True, True], embedder)
-    assert faceless.status == "rejected"
-    assert "what the cell type is" in faceless.reason
-
-
-def test_normalisation_keeps_wording():
-    assert normalise_text("\uff21  \u2018b\u2019 \u2013C") == "a 'b' -c"
-
-
-def test_screen_and_reliability(embedder):
-    config = EnrichConfig(screen_alpha=0.2, screen_full=0.6)
-    assert screen_cosines(["a b"], ["a b"], embedder) == [1.0]
-    assert [reliability(s, c, config) for s, c in [(1, 0.9), (0.5, 0.9), (1, 0.4), (1, 0.1)]] == [
-        1,
-        0.5,
-        0.5,
-        0,
-    ]
-
-
-def test_leak_report_lists_label_and_synonyms():
-    subject = subject_of(profile())
-    assert leaked_names("Natural killer cells, or NK cells, kill.", subject) == [
-        "NK cell",
-        "natural killer cell",
-    ]
-    assert leaked_names("A lymphocyte that kills.", subject) == []
 
 
 # --- configuration -----------------------------------------------------------------------------

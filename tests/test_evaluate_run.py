@@ -17,7 +17,7 @@ from scipy import sparse
 
 from okrcell.artifacts import commit, read_manifest, writing
 from okrcell.corpus.shards import CellMatrix
-from okrcell.errors import ConfigError, DataError, LabelError, ManifestError
+from okrcell.errors import ConfigError, DataError, LabelError, LabelLeakError, ManifestError
 from okrcell.evaluate import run as stage
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import (
@@ -28,7 +28,7 @@ from okrcell.evaluate.data import (
     load_eval_data,
 )
 from okrcell.evaluate.methods import candidate_vectors, pca, pca_ridge, random, trained
-from okrcell.evaluate.report import highlight, write_report
+from okrcell.evaluate.report import write_report
 from okrcell.evaluate.summary import clear_best, format_value, headline, load_results, verdict
 from okrcell.evaluate.zero_shot import majority_zero_shot, zero_shot
 from okrcell.schemas import TABLES, read_table, write_table
@@ -259,17 +259,28 @@ def _fake_corpus(monkeypatch: pytest.MonkeyPatch, data: EvalData) -> None:
     monkeypatch.setattr(shards, "load_matrix", lambda store, name: data.matrix)
 
 
-def _write_job(job: Path, *, rejected: tuple[str, ...] = ()) -> None:
+def _write_job(
+    job: Path, *, rejected: tuple[str, ...] = (), told_cells: tuple[str, ...] = ()
+) -> None:
     rows = []
     for i, name in enumerate(TYPES):
         claims = [
             {
                 "sentence": f"{_text(name)} {HOSTILE}",
                 "facet": "identity",
-                "snippet_ids": [f"s{i}"],
-                "quote": "kills   TARGET cells",
+                "citations": [
+                    {
+                        "snippet_id": f"s{i}",
+                        "quote": "kills   TARGET cells",
+                        "start": len(HOSTILE) + 13,
+                        "end": len(HOSTILE) + 31,
+                    }
+                ],
                 "verdict": "unsupported" if name == UNSEEN else "supported",
                 "score": 0.9,
+                "state": "dropped" if name == UNSEEN else "kept",
+                "origin": "draft",
+                "checks": [],
             }
         ]
         rows.append(
@@ -281,7 +292,9 @@ def _write_job(job: Path, *, rejected: tuple[str, ...] = ()) -> None:
                 "claims": claims,
                 "screen_cosine": 0.8,
                 "reliability": 0.9,
+                "coverage": 1.0,
                 "leaked_names": [name],
+                "leak": None,
                 "writer": "fake",
                 "prompt_version": "1",
                 "tokens_in": 0,
@@ -292,10 +305,37 @@ def _write_job(job: Path, *, rejected: tuple[str, ...] = ()) -> None:
         )
     import pyarrow as pa
 
+    text = f"{HOSTILE} A cell that kills target\ncells on sight. Synonyms: none."
+    passage = {"doc_id": "CL:0000623", "source": "cl", "section": "", "text": text}
+    marks = {"is_retracted": False, "is_masked": False}
+    contents = {
+        "descriptions": rows,
+        "evidence": [
+            {"evidence_id": f"e{i}", "snippet_id": f"s{i}", **passage, **marks}
+            for i in range(len(TYPES))
+        ],
+        "requests": [
+            {
+                "profile_id": f"p{i}",
+                "request": f"r{i}",
+                "original_text": "",
+                "n_cells": 1,
+                "groups": [{"group": "identity", "evidence_ids": [f"e{i}"]}],
+            }
+            for i in range(len(TYPES))
+        ],
+        "expression_cells": [{"cell_uid": uid} for uid in told_cells],
+    }
     with writing(job, "job"):
-        table = pa.Table.from_pylist(rows, schema=TABLES["descriptions"].schema)
-        n = write_table(job / "descriptions.parquet", "descriptions", table)
-        commit(job, "job", config={}, inputs={}, files={"descriptions.parquet": n})
+        files = {
+            f"{name}.parquet": write_table(
+                job / f"{name}.parquet",
+                name,
+                pa.Table.from_pylist(content, schema=TABLES[name].schema),
+            )
+            for name, content in contents.items()
+        }
+        commit(job, "job", config={}, inputs={}, files=files)
 
 
 def _write_run(run: Path, objective: str, cells: str = "c" * 64) -> None:
@@ -306,12 +346,6 @@ def _write_run(run: Path, objective: str, cells: str = "c" * 64) -> None:
         commit(
             run, "run", config=config, inputs=inputs, files={"weights": None}, facts={"steps": 24}
         )
-
-
-class Snippets:
-    def get(self, snippet_id: str) -> Any:
-        text = f"{HOSTILE} A cell that kills target\ncells on sight. Synonyms: none."
-        return SimpleNamespace(source="cl", doc_id="CL:0000623", section="", text=text)
 
 
 @pytest.fixture
@@ -335,12 +369,25 @@ def evaluate(
             tmp_path / out,
             SMALL.replace(**keys),
             twins={"infonce": tmp_path / "twin"},
-            knowledge=Snippets(),
             embedder=WordEmbedder(),
             open_model=open_model,
         )
 
     return run
+
+
+def test_descriptions_that_saw_test_cells_are_refused(
+    evaluate: Callable[..., Any], data: EvalData, tmp_path: Path
+) -> None:
+    trained = str(data.cell_uids[data.train[0]])
+    _write_job(tmp_path / "job", told_cells=(trained,))
+    notes = evaluate(tasks=("retrieval",))["notes"]
+    assert any("training cells express" in note for note in notes)
+    tested = str(data.cell_uids[data.test[0]])
+    _write_job(tmp_path / "job", told_cells=(trained, tested))
+    with pytest.raises(LabelLeakError, match=f"1 test cells \\({tested}\\)"):
+        evaluate(tasks=("retrieval",), out="other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_model_of_other_splits_is_refused(evaluate: Callable[..., Any], tmp_path: Path) -> None:
@@ -462,16 +509,6 @@ def test_values_print_with_their_interval() -> None:
     assert format_value({"value": 0.7123, "low": 0.65, "high": 0.78}) == "0.712 [0.65, 0.78]"
     assert format_value({"value": -0.0001, "low": None, "high": None}) == "0.000"
     assert format_value(None) == "–"
-
-
-def test_quotes_are_found_across_case_and_space() -> None:
-    assert highlight("It kills target\n cells.", "KILLS target cells") == (
-        "It ",
-        "kills target\n cells",
-        ".",
-    )
-    assert highlight("Some text.", "absent words") == ("Some text.", "", "")
-    assert highlight("a (b) c", "(b)") == ("a ", "(b)", " c")
 
 
 @pytest.fixture

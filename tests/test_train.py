@@ -15,7 +15,7 @@ from okrcell.errors import FileFormatError, GeneCoverageError, ManifestError, Tr
 from okrcell.train import loop, losses
 from okrcell.train.config import PRESETS, TrainConfig
 from okrcell.train.cra import CrossModalRobustAlignment
-from okrcell.train.data import batch_order, load_pairs, load_texts, read_batch
+from okrcell.train.data import Texts, batch_order, load_pairs, load_texts, read_batch
 from okrcell.train.encoder import CellEncoder, mask_bins
 from okrcell.train.tokens import CLS, N_SPECIAL, PAD, column_tokens, tokenise
 
@@ -266,7 +266,7 @@ def test_reliability_and_curriculum():
 
 def test_bank_is_a_queue_in_order_and_stability_is_a_standard_deviation(tower):
     config = TrainConfig(preset="tiny", n_bins=8, bank_size=3, dropout=0.0, momentum=0.5)
-    cra = CrossModalRobustAlignment(config, tower, 4, 16)
+    cra = CrossModalRobustAlignment(config, tower, torch.ones(4), 16)
     made = tokens_of([[1, 2, 0, 0], [1, 2, 3, 4]])
     for fill, seed in ((2, 1), (3, 2)):
         texts = torch.nn.functional.normalize(
@@ -288,6 +288,36 @@ def test_bank_is_a_queue_in_order_and_stability_is_a_standard_deviation(tower):
     assert torch.allclose(torch.sqrt(cra.m2 / cra.count), expected, atol=1e-5)
 
 
+def test_the_prior_of_a_text_scales_its_positive_weight(tower):
+    vectors = torch.nn.functional.normalize(torch.randn(4, 16), dim=1)
+    prior = torch.tensor([1.0, 0.5, 0.0, 0.25])
+    for keys in ({}, {"cca": False}):
+        config = TrainConfig(
+            preset="tiny", n_bins=8, dropout=0.0, negative_weight=0.0, psw=False, **keys
+        )
+        parts = [
+            CrossModalRobustAlignment(config, tower, one_hot, 16)(
+                vectors, vectors.flip(0), torch.arange(4), epoch=1, progress=0.5
+            )
+            for one_hot in torch.eye(4)
+        ]
+        weighted = CrossModalRobustAlignment(config, tower, prior, 16)(
+            vectors, vectors.flip(0), torch.arange(4), epoch=1, progress=0.5
+        )
+        assert torch.isclose(weighted, (torch.stack(parts) * prior).sum())
+
+
+def test_reliability_reaches_the_pairs_and_can_be_left_out(store, tmp_path):
+    labels = load_texts(store, tmp_path, "label").by_profile
+    rated = Texts(labels, dict.fromkeys(labels, 0.25), {})
+    pairs = load_pairs(store, rated)
+    assert pairs.prior.tolist() == [0.25] * 375
+    texts = torch.nn.functional.normalize(torch.randn(len(pairs.texts), 384), dim=1)
+    for used, value in ((True, 0.25), (False, 1.0)):
+        config = TrainConfig(**TINY, reliability_prior=used)
+        assert loop._Run(config, pairs, texts).cra.prior.tolist() == [value] * 375
+
+
 # --- runs --------------------------------------------------------------------------------------
 
 
@@ -301,14 +331,14 @@ def test_sampler_is_a_permutation_and_a_pure_function():
 
 
 def test_only_training_cells_are_read(store, tmp_path):
-    texts, _ = load_texts(store, tmp_path, "label")
-    pairs = load_pairs(store, texts)
+    pairs = load_pairs(store, load_texts(store, tmp_path, "label"))
     assert len(pairs) == 375
+    assert pairs.prior.tolist() == [1.0] * 375
     assert "natural killer cell" not in pairs.texts
     batch = read_batch(pairs, np.arange(4), TrainConfig(**TINY), np.random.default_rng(0))
     assert batch.tokens.genes.shape[0] == 4
     with pytest.raises(TrainingError, match="no cell of split 'train'"):
-        load_pairs(store, {})
+        load_pairs(store, Texts({}, {}, {}))
 
 
 @pytest.mark.parametrize("objective", ["infonce", "cra_paper"])
@@ -420,7 +450,9 @@ def test_one_text_is_nothing_to_learn_from(store, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop,
         "load_texts",
-        lambda s, j, source: (dict.fromkeys(load_texts(s, j, "label")[0], "cell"), {}),
+        lambda s, j, source: Texts(
+            dict.fromkeys(load_texts(s, j, "label").by_profile, "cell"), {}, {}
+        ),
     )
     with pytest.raises(TrainingError, match="one text"):
         loop.train(store, tmp_path, tmp_path / "r", TrainConfig(**TINY))

@@ -56,6 +56,9 @@ class TrainConfig(StageConfig):
         Exponent of the complementary term, 0.5 (R), and its weight 5 (P).
     gamma_start, gamma_end, gamma_power, hard_after
         Progressive sample weighting: 2 to 10 by power 0.5, easy pairs first for 20 % (P).
+    reliability_prior
+        Multiply W_pos by the reliability of the description, as the enrichment rated it (ours; the
+        paper has none: switch it off for its arm to the letter).
     psw, cca, bank
         Switches for the three parts of ``cra_paper``.
     """
@@ -95,6 +98,7 @@ class TrainConfig(StageConfig):
     n_sigma: float = Field(default=3.0, gt=0)
     omega: float = Field(default=0.5, ge=0, le=1)
     negative_weight: float = Field(default=5.0, ge=0)
+    reliability_prior: bool = True
     psw: bool = True
     gamma_start: float = Field(default=2.0, gt=0)
     gamma_end: float = Field(default=10.0, gt=0)

@@ -23,8 +23,9 @@ class CrossModalRobustAlignment(nn.Module):
 
     Parameters
     ----------
-    n_pairs
-        Number of training pairs; per-pair state is three float32 values.
+    prior_N
+        float32 [n_pairs]: reliability of each training pair's text, in [0, 1], by which W_pos is
+        multiplied. Per-pair state is four float32 values.
     text_dim
         E, width of the shared space.
     """
@@ -32,12 +33,13 @@ class CrossModalRobustAlignment(nn.Module):
     cell_bank: torch.Tensor
     text_bank: torch.Tensor
     bank_state: torch.Tensor
+    prior: torch.Tensor
     count: torch.Tensor
     mean: torch.Tensor
     m2: torch.Tensor
 
     def __init__(
-        self, config: TrainConfig, encoder: CellEncoder, n_pairs: int, text_dim: int
+        self, config: TrainConfig, encoder: CellEncoder, prior_N: torch.Tensor, text_dim: int
     ) -> None:
         super().__init__()
         self.config = config
@@ -45,8 +47,9 @@ class CrossModalRobustAlignment(nn.Module):
         self.register_buffer("cell_bank", torch.zeros(config.bank_size, text_dim))
         self.register_buffer("text_bank", torch.zeros(config.bank_size, text_dim))
         self.register_buffer("bank_state", torch.zeros(2, dtype=torch.int64))  # next slot, filled
+        self.register_buffer("prior", prior_N.clone())
         for name in ("count", "mean", "m2"):  # Welford sums of Rel_sym per pair
-            self.register_buffer(name, torch.zeros(n_pairs))
+            self.register_buffer(name, torch.zeros(len(prior_N)))
 
     def forward(
         self,
@@ -73,9 +76,9 @@ class CrossModalRobustAlignment(nn.Module):
             weight = self._reliability(cells_NE, texts_NE, pairs_N, epoch, banks)
             loss, difficulty = losses.cca(cells_NE, texts_NE, weight, config, banks)
         else:  # the ablation without CCA: plain contrast, still with the bank
-            ones = torch.ones(len(cells_NE), device=cells_NE.device)
             plain = config.replace(negative_weight=0.0)
-            loss, difficulty = losses.cca(cells_NE, texts_NE, ones, plain, banks)
+            prior_N = self.prior[pairs_N]
+            loss, difficulty = losses.cca(cells_NE, texts_NE, prior_N, plain, banks)
             loss = loss / 2
         if config.psw:
             loss = losses.sample_weights(difficulty, progress, config) * loss
@@ -114,7 +117,7 @@ class CrossModalRobustAlignment(nn.Module):
         epoch: int,
         banks: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Return W_pos = Rel_sym x Rel_stab [N], and record Rel_sym."""
+        """Return W_pos = prior x Rel_sym x Rel_stab [N], and record Rel_sym."""
         config = self.config
         symmetric = losses.rel_sym(cells_NE, texts_NE, config.sigma, config.rel_sym, banks)
         weight = symmetric if epoch >= config.record_from_epoch else torch.ones_like(symmetric)
@@ -129,4 +132,4 @@ class CrossModalRobustAlignment(nn.Module):
             delta = symmetric - self.mean[pairs_N]
             self.mean[pairs_N] += delta / self.count[pairs_N]
             self.m2[pairs_N] += delta * (symmetric - self.mean[pairs_N])
-        return weight
+        return weight * self.prior[pairs_N]

@@ -19,7 +19,7 @@ from okrcell.schemas import read_table
 from okrcell.train.config import TrainConfig
 from okrcell.train.tokens import Tokens, column_tokens, tokenise
 
-__all__ = ["Batch", "Pairs", "batch_order", "load_pairs", "load_texts", "read_batch"]
+__all__ = ["Batch", "Pairs", "Texts", "batch_order", "load_pairs", "load_texts", "read_batch"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Pairs:
         int64 [n]: index into ``texts``.
     texts
         Distinct texts, sorted.
+    prior
+        float32 [n]: reliability of each pair's text in [0, 1], 1 where nobody rated it.
     n_without_text
         Cells of the split that are left out, because their profile has no text.
     matrices, columns
@@ -49,6 +51,7 @@ class Pairs:
     row: npt.NDArray[np.int64]
     text: npt.NDArray[np.int64]
     texts: tuple[str, ...]
+    prior: npt.NDArray[np.float32]
     n_without_text: int
     matrices: tuple[CellMatrix, ...]
     columns: tuple[npt.NDArray[np.int64], ...]
@@ -56,6 +59,25 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.cell_uids)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The text of each profile that has one.
+
+    Attributes
+    ----------
+    by_profile
+        Profile id to text.
+    reliability
+        Profile id to the reliability of its text in [0, 1]; empty for texts that nobody rated.
+    inputs
+        Fingerprints of what was read.
+    """
+
+    by_profile: dict[str, str]
+    reliability: dict[str, float]
+    inputs: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,24 +89,28 @@ class Batch:
     text: npt.NDArray[np.int64]
 
 
-def load_texts(store: Path, job: Path, source: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the text per profile id, and the fingerprints of what was read.
+def load_texts(store: Path, job: Path, source: str) -> Texts:
+    """Return the text per profile.
 
     ``description`` takes the accepted descriptions of an enrichment job, ``label`` the bare cell type.
     """
     inputs = {"cells": cells_fingerprint(store)}
     if source == "label":
-        return {
-            row["profile_id"]: row["cell_type"] for row in load_profiles(store).to_pylist()
-        }, inputs
+        labels = {row["profile_id"]: row["cell_type"] for row in load_profiles(store).to_pylist()}
+        return Texts(labels, {}, inputs)
     manifest = read_manifest(Path(job), "job")
     inputs["descriptions"] = manifest.fingerprint
-    table = read_table(Path(job) / "descriptions.parquet", "descriptions")
-    texts = {r["profile_id"]: r["text"] for r in table.to_pylist() if r["status"] == "accepted"}
-    return texts, inputs
+    columns = ["profile_id", "status", "text", "reliability"]
+    table = read_table(Path(job) / "descriptions.parquet", "descriptions", columns)
+    rows = [row for row in table.to_pylist() if row["status"] == "accepted"]
+    return Texts(
+        {row["profile_id"]: row["text"] for row in rows},
+        {row["profile_id"]: row["reliability"] for row in rows},
+        inputs,
+    )
 
 
-def load_pairs(store: Path, texts: dict[str, str], split: str = "train") -> Pairs:
+def load_pairs(store: Path, found: Texts, split: str = "train") -> Pairs:
     """Join the cells of a split with texts; cells of profiles without a text are left out.
 
     Raises
@@ -92,7 +118,7 @@ def load_pairs(store: Path, texts: dict[str, str], split: str = "train") -> Pair
     TrainingError
         No pair is left.
     """
-    cells = load_cells(store)
+    texts, cells = found.by_profile, load_cells(store)
     datasets = sorted(set(cells["dataset_id"].to_pylist()))
     matrices = tuple(load_matrix(store, dataset) for dataset in datasets)
     vocabulary = tuple(sorted({gene for matrix in matrices for gene in matrix.gene_ids}))
@@ -122,6 +148,7 @@ def load_pairs(store: Path, texts: dict[str, str], split: str = "train") -> Pair
         row=kept["row"].to_numpy().astype(np.int64),
         text=np.array([text_index[texts[p]] for p in profile_ids], dtype=np.int64),
         texts=distinct,
+        prior=np.array([found.reliability.get(p, 1.0) for p in profile_ids], dtype=np.float32),
         n_without_text=sum(in_split.to_pylist()) - kept.num_rows,
         matrices=matrices,
         columns=columns,

@@ -34,8 +34,7 @@ _LOSS_NAMES = ("gep", "gepc", "align")
 
 def describe(store: Path, job: Path, config: TrainConfig) -> dict[str, Any]:
     """Say what a run would train on, without writing anything."""
-    texts, _ = load_texts(store, job, config.text_source)
-    pairs = load_pairs(store, texts)
+    pairs = load_pairs(store, load_texts(store, job, config.text_source))
     steps = len(batch_order(len(pairs), config.batch_size, config.seed, 0))
     return {
         "objective": config.objective,
@@ -63,7 +62,8 @@ def train(
     TrainingError
         There is nothing to train on, or the loss stopped being finite.
     """
-    texts, inputs = load_texts(store, job, config.text_source)
+    texts = load_texts(store, job, config.text_source)
+    inputs = texts.inputs
     key = config.model_dump(mode="json")
     with writing(out, "run"):
         manifest = current_manifest(out, "run", config=key, inputs=inputs)
@@ -120,7 +120,7 @@ class _Run:
         text_dim = text_vectors.shape[1]
         self.encoder = CellEncoder(config, len(pairs.vocabulary), text_dim)
         self.cra = (
-            CrossModalRobustAlignment(config, self.encoder, len(pairs), text_dim)
+            CrossModalRobustAlignment(config, self.encoder, self._prior(), text_dim)
             if config.objective == "cra_paper"
             else None
         )
@@ -132,6 +132,11 @@ class _Run:
         self.step = 0
         self.sums = [0.0] * len(_LOSS_NAMES)
         self.history: list[dict[str, float]] = []
+
+    def _prior(self) -> torch.Tensor:
+        """Return what is known of each pair's text before training: float32 [n]."""
+        prior = torch.from_numpy(self.pairs.prior)
+        return prior if self.config.reliability_prior else torch.ones_like(prior)
 
     def finish(self, resume: Path, identity: str) -> list[dict[str, float]]:
         """Take all steps that are left; return the mean losses per epoch."""
