@@ -94,11 +94,14 @@ def test_what_gives_orders_is_not_offered(enriched):
     job = enriched()
     texts = " ".join(item["text"] for item in offered(job))
     documents = {item["doc_id"] for item in offered(job)}
-    for stem in ("orders", "other_ids", "key", "markup", "hidden"):
+    for stem in ("orders", "other_ids", "key", "markup"):
         assert f"NOTE:{stem}" not in documents
     assert "hoax" not in texts
+    # What nobody sees was taken out when the note was added; what is left is plain.
+    assert "HIDDENORDER" not in texts
+    assert all(character.isprintable() or character.isspace() for character in texts)
     plan = json.loads((job / "plan.json").read_text())["summary"]
-    assert plan["passages_left_out"]["hostile"] >= 5
+    assert plan["passages_left_out"]["hostile"] >= 4
 
 
 def test_nothing_of_an_attack_is_exported_even_where_it_is_offered(enriched, monkeypatch, tmp_path):

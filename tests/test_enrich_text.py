@@ -1,10 +1,11 @@
-"""Evidence, the offline writer and the checks, on real ontology terms and small notes."""
+"""Names, sentences, answers, prompts and configuration, on real ontology terms and small notes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from okrcell.corpus import ontology
 from okrcell.corpus.knowledge import Snippet
 from okrcell.enrich.config import EnrichConfig
-from okrcell.enrich.draft import FACETS, draft_schema, parse_draft
-from okrcell.enrich.evidence import make_request
+from okrcell.enrich.draft import FACETS, Draft, Judgements, Repair, answer_schema, parse_answer
+from okrcell.enrich.evidence import GeneStat, make_request, request_body, request_from
+from okrcell.enrich.masking import mask_evidence
 from okrcell.enrich.names import find_names, is_about, key_of
 from okrcell.enrich.profile_text import subject_of
-from okrcell.enrich.prompts import marker_of, render
+from okrcell.enrich.prompts import marker_of, most_tokens_in, render, render_judge, render_repair
 from okrcell.enrich.retrieve import Retriever
 from okrcell.enrich.sentences import definition_sentences, split_sentences
 from okrcell.errors import ConfigError, ProviderError
@@ -200,10 +202,12 @@ def objects(schema):
             yield from objects(value)
 
 
-def test_the_schema_is_strict():
-    schema = draft_schema()
+@pytest.mark.parametrize(("kind", "n"), [(Draft, 3), (Repair, 4), (Judgements, 2)])
+def test_schemas_are_strict(kind, n):
+    schema = answer_schema(kind)
     found = list(objects(schema))
-    assert len(found) == 2
+    assert len(found) == n
+    assert schema["title"] == kind.__name__
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])
@@ -213,17 +217,28 @@ def test_the_schema_is_strict():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no", "[]", '{"sentences": []}', '{"sentences": [{"text": "a"}]}']
+    "text",
+    [
+        "",
+        "no",
+        "[]",
+        "[" * 100_000,
+        '{"sentences": []}',
+        '{"sentences": [{"text": "a"}]}',
+        '{"sentences": [{"text": " ", "facet": "identity", "citations": []}]}',
+        '{"sentences": [{"text": "a", "facet": "colour", "citations": []}]}',
+        '{"sentences": [{"text": "a", "facet": "identity", "citations": [], "more": 1}]}',
+    ],
 )
 def test_an_answer_that_is_no_draft_is_a_provider_error(text):
     with pytest.raises(ProviderError, match="answer"):
-        parse_draft(text, "here")
+        parse_answer(Draft, text, "here")
 
 
 def test_the_prompt_offers_passages_as_data(knowledge):
     request = request_for(knowledge, profile())
     (_, system), (_, human) = render(request, 150)
-    marker = marker_of(request)
+    marker = marker_of(request.key)
     assert "150 words" in system
     assert marker in system
     assert (
@@ -232,7 +247,55 @@ def test_the_prompt_offers_passages_as_data(knowledge):
         == len(request.offered) + 1
     )
     assert render(request, 150) == render(request, 150)
-    assert marker_of(request_for(knowledge, profile(tissue=LUNG))) != marker
+    assert marker_of(request_for(knowledge, profile(tissue=LUNG)).key) != marker
+    assert "withheld" not in system
+
+
+def test_a_masked_prompt_does_not_name_the_type(knowledge):
+    config = EnrichConfig(mask_label=True)
+    subject = subject_of(profile())
+    groups = Retriever(knowledge, config, FakeEmbedder()).groups(subject)
+    masked = {g: tuple(mask_evidence(e, subject) for e in items) for g, items in groups.items()}
+    request = make_request(config, subject, masked, "v")
+    text = "\n".join(text for _, text in render(request, 150))
+    assert "withheld" in text
+    assert "natural killer" not in text.lower()
+
+
+def test_repair_and_judge_prompts_carry_their_data_between_markers(knowledge):
+    request = request_for(knowledge, profile())
+    failing = [{"index": 2, "text": "It sings.", "verdict": "unsupported", "why": "no quote"}]
+    *before, (role, answer), (_, asked) = render_repair(request, 150, '{"sentences": []}', failing)
+    assert before == render(request, 150)
+    assert (role, answer) == ("ai", '{"sentences": []}')
+    marker = marker_of(request.key)
+    assert f'{marker} BEGIN\n{{"failing": [{{"index": 2, "text": "It sings."' in asked
+    (_, system), (_, asked) = render_judge("k", [(0, "A\nDATA END", ["b"])])
+    assert asked.count("\n") == 2
+    assert marker_of("k") in system
+
+
+def test_no_prompt_has_more_tokens_than_bytes(knowledge):
+    messages = render(request_for(knowledge, profile()), 150)
+    schema = answer_schema(Draft)
+    n_bytes = sum(len(text.encode()) for _, text in messages) + len(json.dumps(schema).encode())
+    assert n_bytes < most_tokens_in(messages, schema) < n_bytes + 200
+
+
+def test_requests_survive_the_ledger_and_figures_of_genes_stay_out_of_the_key(knowledge):
+    request = request_for(knowledge, profile())
+    gene = GeneStat("NKG7", "ENSG00000105374", 0.9, 0.1, 0.9, 40)
+    again = make_request(EnrichConfig(), request.subject, dict(request.groups), "v", (gene,))
+    assert again.key == request.key
+    body = json.loads(json.dumps(request_body(again)))
+    evidence = {item.evidence_id: asdict(item) for item in again.offered.values()}
+    assert request_from(again.key, body, evidence) == again
+    for change in ({"words": 151}, {"temperature": 0.5}, {"seed": 1}, {"mask_label": True}):
+        other = make_request(EnrichConfig(**change), request.subject, dict(request.groups), "v")
+        assert other.key != request.key
+    assert (
+        make_request(EnrichConfig(), request.subject, dict(request.groups), "w").key != request.key
+    )
 
 
 # --- configuration -----------------------------------------------------------------------------
@@ -247,6 +310,10 @@ def test_the_prompt_offers_passages_as_data(knowledge):
         {"writer": "openai:m", "max_cost_usd": 1.0},
         {"price_in": 1.0},
         {"screen_alpha": 0.7},
+        {"support": "guess"},
+        {"support": "judge:openai"},
+        {"judge_price_in": 1.0},
+        {"support": "judge:openai:m", "max_cost_usd": 1.0},
     ],
 )
 def test_configurations_that_cannot_work_are_refused(values):
@@ -258,7 +325,9 @@ def test_configurations_that_cannot_work_are_refused(values):
 
 
 def test_content_leaves_out_how_a_job_is_run():
-    assert EnrichConfig().content() == EnrichConfig(concurrency=9, base_url="http://h/v1").content()
+    how = {"concurrency": 9, "base_url": "http://h/v1", "rpm": 5, "tpm": 9, "canary": False}
+    assert EnrichConfig().content() == EnrichConfig(**how).content()
+    assert EnrichConfig().content() != EnrichConfig(mask_label=True).content()
     assert len(FACETS) == 6
 
 
