@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from okrcell.artifacts import read_manifest
+from okrcell.corpus.clean import HIDDEN_TEXT
 from okrcell.corpus.dense import EXACT_ROWS
 from okrcell.corpus.embedder import Embedder
 from okrcell.corpus.fusion import fuse
@@ -44,6 +45,7 @@ class Snippet:
     text: str
     score: float = 0.0
     is_retracted: bool = False
+    has_hidden_text: bool = False
 
 
 class Knowledge:
@@ -160,6 +162,7 @@ class Knowledge:
             found["text"],
             score,
             "retracted" in found["flags"],
+            HIDDEN_TEXT in found["flags"],
         )
 
     def close(self) -> None:

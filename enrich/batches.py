@@ -143,7 +143,9 @@ class _Batches:
         (held,) = self.db.execute(
             "SELECT COALESCE(SUM(bound_usd), 0) FROM units WHERE state = 'sent' AND batch IS NOT NULL"
         ).fetchone()
-        return self.config.max_cost_usd - (totals.cost_usd or 0.0) - totals.uncertain_usd - float(held)
+        return (
+            self.config.max_cost_usd - (totals.cost_usd or 0.0) - totals.uncertain_usd - float(held)
+        )
 
     def _cut(
         self, keys: Sequence[str], budget: float | None

@@ -34,11 +34,14 @@ PEOPLE = tuple(EXCLUSIVE)
 """Kinds of mention that say whose cells are meant: sex, stage of life, species."""
 
 _OPEN = ("cell", "tissue")  # may be put in more general words
+_VESSELS = frozenset(stem(word) for word in "vessel gland tissue organ wall layer cavity".split())
+_COMPOUND = 5
 _TITLE_WORDS = 12
 _UNITS = frozenset(
     """percent % day days week weeks month months year years hour hours minute minutes micrometer micrometers micron
     microns mm nm cm in out of to - per times fold thirds hundred thousand million genes""".split()
 )
+_KINDS = frozenset("kinds types sorts forms classes groups subsets".split())
 _FEW = 3  # a name of more things than this says too little to be put in more general words
 
 
@@ -178,24 +181,58 @@ def is_licensed(mention: Mention, told: Reading, by: Circle) -> bool:
         return mention.name.replace(" ", "").lower() in by.words or (
             mention.kind == "acronym" and any(is_short_for(mention.name, text) for text in by.texts)
         )
+    if mention.kind in _OPEN and _is_licensed_apart(mention.name, by):
+        return True
     parts = [found for found in told.stems[mention.start : mention.end] if found]
-    return any(len(found) > 1 for found in parts) and all(
-        found in by.stems or (mention.kind == "tissue" and senses(found) & by.senses)
-        for found in parts
+    if mention.kind == "tissue":
+        telling = [found for found in parts if found not in _VESSELS]
+        return bool(telling) and all(_has_part(found, by) for found in telling)
+    return any(len(found) > 1 for found in parts) and all(found in by.stems for found in parts)
+
+
+def _is_licensed_apart(name: str, by: Circle) -> bool:
+    """Whether texts name the parts of a name of its own ("hepatic NK cells": liver, NK cells)."""
+    first, _, rest = name.partition(" ")
+    rest = rest.removeprefix("- ")
+    return bool(rest) and _stands(first, by) and _stands(rest, by)
+
+
+def _stands(name: str, by: Circle) -> bool:
+    told = read(name)
+    whole = [m for m in told.of(*_OPEN) if m.start == 0]
+    if whole:
+        return is_licensed(whole[0], told, by)
+    stems = [found for found in told.stems if found]
+    return bool(stems) and all(found in by.stems or senses(found) & by.senses for found in stems)
+
+
+def _has_part(found: str, by: Circle) -> bool:
+    """Whether texts have a word of anatomy, its synonym, or a compound of it ("intraepithelial")."""
+    return (
+        found in by.stems
+        or bool(senses(found) & by.senses)
+        or (len(found) >= _COMPOUND and any(found in word for word in by.words))
     )
 
 
 def _is_count(mention: Mention, told: Reading, by: Circle) -> bool:
-    """Whether "two" may sum up two things that the texts name, and measures nothing."""
-    after = told.words[mention.end : mention.end + 1]
-    return mention.name.lower() == "two" and "and" in by.words and not set(after) & _UNITS
+    """Whether a number sums up what the texts name one by one ("two transmitters", "three kinds")."""
+    after = set(told.words[mention.end : mention.end + 1])
+    lists_two = mention.name.lower() == "two" and "and" in by.words and not after & _UNITS
+    return lists_two or (mention.name.isalpha() and bool(after & _KINDS))
 
 
 @lru_cache(maxsize=50_000)
 def is_short_for(short: str, text: str) -> bool:
-    """Whether an abbreviation has the initials of words that stand together, in any order."""
-    wanted = sorted(short.removesuffix("s").lower())
-    initials = [word[0] for word in read(text).words if word.isalnum()]
+    """Whether an abbreviation has the initials of words that stand together, or joins them ("NKT")."""
+    plain = short.removesuffix("s").lower()
+    words = [word for word in read(text).words if word.isalnum()]
+    if any(
+        plain in {a + b, a + b + c}
+        for a, b, c in zip(words, words[1:], [*words[2:], ""], strict=False)
+    ):
+        return True
+    wanted, initials = sorted(plain), [word[0] for word in words]
     for start in range(len(initials) - 1):
         window = initials[start : start + len(wanted) + 1]
         if len(wanted) > 1 and all(window.count(c) >= wanted.count(c) for c in wanted):

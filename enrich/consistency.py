@@ -41,13 +41,27 @@ FEATURES = (
     "lost_denial",
     "opposed",
     "overstated",
-    "other_lead",
+    "close_text",
+    "off_topic",
     "covered",
 )
 """What is counted; all but the last speak against a sentence."""
 
-_POOR = 0.5  # of the words covered
-_EXACT = 0.8  # what a synonym counts for
+_ODD = (
+    "cell_unknown",
+    "tissue_unknown",
+    "name_unknown",
+    "people_unknown",
+    "number_unknown",
+    "taken_from_around",
+    "flipped_name",
+    "flipped_word",
+    "new_denial",
+    "opposed",
+)
+_POOR = 0.4  # share of words covered, below which quote and sentence are about other things
+_PRIOR = 0.5  # words given for free, since one more or less says little of a short sentence
+_SYNONYM = 0.8  # what a synonym counts for
 _MOST = 3.0  # more of one kind says nothing new
 
 
@@ -81,8 +95,10 @@ def compare(
     opposites(told, near, counts, remarks)
     exchanges(told, near, counts, remarks)
     overstatements(told, near, counts, remarks)
-    _other_lead(told, near, known, counts, remarks)
     _coverage(told, near, known, counts, remarks)
+    # Something odd in a sentence that follows its quote closely has been put there; in one that is
+    # freely reworded it may be another name for the same.
+    counts["close_text"] = counts["covered"] * any(counts[name] for name in _ODD)
     return Findings({name: min(counts[name], _MOST) for name in FEATURES}, tuple(remarks))
 
 
@@ -152,27 +168,10 @@ def _coverage(
         if found in near.content or found in named:
             covered += 1.0
         elif senses(found) & near.senses:
-            covered += _EXACT
+            covered += _SYNONYM
         else:
             missing.append(told.forms[found])
-    counts["covered"] = (covered + 1) / (n + 1)  # one word more or less says little of a short one
+    counts["covered"] = (covered + _PRIOR) / (n + _PRIOR)
+    counts["off_topic"] = max(0.0, 1.0 - counts["covered"] / _POOR)
     if counts["covered"] < _POOR:
         remarks.append(f"the quote does not speak of: {', '.join(missing[:6])}")
-
-
-def _other_lead(
-    told: Reading, near: Circle, known: Known, counts: dict[str, float], remarks: list[str]
-) -> None:
-    """Whether the first cell type named is neither the subject nor the quote's first."""
-    mine = _first(told)
-    if mine is None or mine.ids & known.cell:
-        return
-    heads = [first for reading in near.readings if (first := _first(reading))]
-    licensed = any(mine.ids & circle((head.name,)).ids.get("cell", head.ids) for head in heads)
-    if not licensed:
-        counts["other_lead"] = 1.0
-        remarks.append(f"the sentence speaks first of '{mine.name}', the quote does not")
-
-
-def _first(reading: Reading) -> Mention | None:
-    return next((cell for cell in reading.of("cell") if not cell.is_denied), None)

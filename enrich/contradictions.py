@@ -15,13 +15,14 @@ from okrcell.enrich.profile_text import NORMAL, Subject
 __all__ = ["contradiction", "disagreement"]
 
 _CELLS = 30  # fewer say little of a share
-_DATA_SPEAK = (
-    0.1  # where no type of the tissue shows a gene in this share of cells, it is not measured well
-)
+_DATA_SPEAK = 0.1  # where no type of the tissue shows a gene more often, it is not measured well
 _SILENT, _COMMON = 0.01, 0.5
+# Stray transcripts, doublets and wrong labels show a few cells of any type with the marker of another.
+_STRAY, _STRAY_OF_HIGHEST = 0.2, 0.15
 _EXPRESSION = frozenset(
     """express expresses expressed expressing expression positive marker markers marked transcript transcripts mrna
-    carry carries bear bears detected enriched upregulated highly high""".split()
+    carry carries bear bears detected enriched upregulated highly high recognised recognized
+    identified distinguished characterised characterized defined hallmark""".split()
 )
 _WEAK = frozenset("low lower dim little weak weakly reduced minimal hardly lo".split())
 _CLAUSES = frozenset("; . whereas while but although though unlike".split())
@@ -45,13 +46,28 @@ def disagreement(sentence: str, request: Request) -> tuple[bool | None, str]:
         if not measured:
             continue
         words = ", ".join(_share(stat) for stat in measured)
-        telling = [stat for stat in measured if stat.highest >= _DATA_SPEAK]
         if denied and max(stat.fraction for stat in measured) >= _COMMON:
             return True, f"said to lack {mention.name}, but it is in {words}"
-        if not denied and telling and all(stat.fraction < _SILENT for stat in measured):
+        if not denied and all(_is_absent(stat) for stat in measured):
             return True, f"said to express {mention.name}, but it is in {words}"
         seen.append(words)
     return (False, "; ".join(seen)) if seen else (None, "")
+
+
+def _is_absent(stat: GeneStat) -> bool:
+    """Whether the data say that the cells lack a gene: it is not seen, or is plainly another type's.
+
+    The latter where half of another type's cells show it, and few of these, fewer than of the others.
+    """
+    if stat.highest < _DATA_SPEAK:
+        return False
+    of_others = (
+        stat.highest >= _COMMON
+        and stat.fraction < _STRAY
+        and stat.fraction <= _STRAY_OF_HIGHEST * stat.highest
+        and stat.fraction < stat.fraction_others
+    )
+    return stat.fraction < _SILENT or of_others
 
 
 def _share(stat: GeneStat) -> str:

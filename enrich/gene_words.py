@@ -42,7 +42,7 @@ GCSF CSF3;MCSF CSF1;SCF KITLG;TSLP TSLP;RANKL TNFSF11;RANK TNFRSF11A;TRAIL TNFSF
 SDF1 CXCL12;MCP1 CCL2;RANTES CCL5;IL8 CXCL8;EOTAXIN CCL11;TRKA NTRK1;TRKB NTRK2;TRKC NTRK3;VGLUT1 SLC17A7;
 VGLUT2 SLC17A6;VGLUT3 SLC17A8;VGAT SLC32A1;VMAT2 SLC18A2;DAT SLC6A3;SERT SLC6A4;GAD65 GAD2;GAD67 GAD1;
 GLAST SLC1A3;GLT1 SLC1A2;CHAT CHAT;VEGFR1 FLT1;VEGFR2 KDR;VEGFR3 FLT4;TIE2 TEK;VWF VWF;ZO1 TJP1;AQP2 AQP2;
-NKCC2 SLC12A1;NCC SLC12A3;SGLT2 SLC5A2;ENAC SCNN1A;MEGALIN LRP2;CUBILIN CUBN;LH LHB;FSH FSHB;ACTH POMC;TSH TSHB;
+NKCC2 SLC12A1;NCC SLC12A3;SGLT2 SLC5A2;ENAC SCNN1A;MEGALIN LRP2;CUBILIN CUBN;LH LHB;FSH FSHB;ACTH POMC;TSH TSHB;MSH POMC;HCG CGB3;PTH PTH;ADH AVP;
 AMH AMH;LHR LHCGR;FSHR FSHR;K1 KRT1;K2 KRT2;K4 KRT4;K5 KRT5;K6 KRT6A;K7 KRT7;K8 KRT8;K10 KRT10;K13 KRT13;K14 KRT14;
 K15 KRT15;K18 KRT18;K19 KRT19;K20 KRT20;CK5 KRT5;CK7 KRT7;CK8 KRT8;CK14 KRT14;CK18 KRT18;CK19 KRT19;CK20 KRT20;
 SPC SFTPC;SPB SFTPB;SPA SFTPA1;SPD SFTPD;CC10 SCGB1A1;CCSP SCGB1A1;TTF1 NKX2-1;P63 TP63;P53 TP53;
@@ -70,7 +70,8 @@ myeloperoxidase MPO;lactotransferrin LTF;lactoferrin LTF;transferrin TF;tryptase
 dopamine beta hydroxylase DBH;choline acetyltransferase CHAT;aromatase CYP19A1;aldosterone synthase CYP11B2;lactase LCT;
 sucrase isomaltase SI;trypsinogen PRSS1;trypsin PRSS1;amylase AMY2A;pepsinogen PGA3;peripherin PRPH;langerin CD207;
 sialoadhesin SIGLEC1;macrosialin CD68;tdt DNTT;terminal deoxynucleotidyl transferase DNTT;neural cell adhesion molecule NCAM1;
-leptin LEP;adiponectin ADIPOQ;thrombomodulin THBD;tyrosinase TYR;melan a MLANA;interferon alpha IFNA1;interferon beta IFNB1;nk p46 NCR1;hla dr HLA-DRA;mhc ii HLA-DRA;fc epsilon ri FCER1A
+leptin LEP;parathyroid hormone PTH;melanocyte stimulating hormone POMC;chorionic gonadotropin CGB3;
+antidiuretic hormone AVP;adiponectin ADIPOQ;thrombomodulin THBD;tyrosinase TYR;melan a MLANA;interferon alpha IFNA1;interferon beta IFNB1;nk p46 NCR1;hla dr HLA-DRA;mhc ii HLA-DRA;fc epsilon ri FCER1A
 """
 _FAMILIES = (
     (re.compile(r"(?:interleukin|il)(\d+)(a|b|alpha|beta)?"), "IL"),

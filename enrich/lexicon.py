@@ -44,7 +44,7 @@ STOP = frozenset(
     shows since so some sort specific specifically still such take takes than that the their them themselves then there
     thereby therefore these they thing things this those though through throughout thus to together too toward towards
     type types under until up upon use used uses using usually various very via was way ways we well were what when where
-    whereas whether which while who whose will with within would yet typically normally
+    whereas whether which while who whose will with within would typically normally
     called termed named designated categorized classified class sometimes different number characterized characterised
     characteristic population group groups set include includes including part parts""".split()
 )
@@ -131,7 +131,7 @@ light photon
 sound hearing auditory acoustic
 smell olfactory odor odour odorant
 taste gustatory
-fat lipid adipose fatty
+fat lipid adipose fatty adipocyte
 wall lining lumen line
 contract contractile contraction
 lymph lymphatic lymphoid
@@ -270,7 +270,7 @@ STAGES = {
         "adolescent adolescents adolescence pubertal puberty teenager teenagers teenage prepubertal"
     ).split(),
     "adult": "adult adults adulthood grown".split(),
-    "aged": "elderly aged aging ageing senescent old-age geriatric postmenopausal".split(),
+    "aged": "elderly old-age geriatric postmenopausal".split(),
 }
 
 SPECIES = {
@@ -280,7 +280,7 @@ SPECIES = {
     "rodent": "rodent rodents".split(),
     "fish": "zebrafish danio fish teleost teleosts".split(),
     "fly": "drosophila fly flies insect insects".split(),
-    "worm": "elegans nematode nematodes worm".split(),
+    "worm": "elegans nematode nematodes".split(),
     "frog": "xenopus frog frogs amphibian amphibians".split(),
     "bird": "chicken chick bird birds avian quail".split(),
     "pig": "pig pigs porcine swine".split(),
@@ -312,7 +312,7 @@ CONTRAST = ("unlike", "rather than", "instead of", "other than", "in contrast to
 """What follows is said of something else, up to the next comma."""
 
 SCOPE_ENDS = frozenset(
-    ". ; : but while whereas although though however which who because since instead whose unless until".split()
+    ". ; : but while whereas although though however which who because since instead whose unless until once when if".split()
 )
 
 VERBS = frozenset(
@@ -408,7 +408,7 @@ NUMBERS = {
 }
 
 UNIVERSAL = frozenset(
-    "all every always invariably exclusively only solely uniquely entirely never any completely each".split()
+    "all every always invariably exclusively only solely uniquely entirely completely".split()
 )
 PARTIAL = frozenset(
     """some may can could might sometimes often usually typically subset occasionally few partly partially mainly mostly
@@ -515,7 +515,7 @@ field? disc? unit germ layer interface boundary feather? shell collection set st
 upper lower left right lateral anterior posterior dorsal ventral medial substance? bodily fluid material
 role all ion marking back spot pit face scale radial foot mechanoreceptor thermoreceptor chemoreceptor pore lamina
 cuticle envelope appendage larva trunk sole valve isthmus flank pyramid orifice atlas aa4 ca2 fae dao dcn adult embryo
-child infant cell hand palm nail? set lobe lobule ball base branch bundle calf chin comb corpus crop cuboid facet
+child infant cell vessel hand palm nail? set lobe lobule ball base branch bundle calf chin comb corpus crop cuboid facet
 floor front helix honey joint loop lunar mole node pad plume quill radius res ridge shaft shield silk siphon
 stem strand stripe temple vent wing wither claw sella? bar son tear? apex arch cement mantle ora primary
 """.split()

@@ -119,7 +119,7 @@ def read(text: str) -> Reading:
     for kind, _, start, end in spans:
         cells[start:end] = [kind == "cell"] * (end - start)
     signs, open_ = denied(low, marked, cells)
-    denies = any(sign and word.isalnum() for sign, word in zip(signs, low, strict=True))
+    cued = list(signs)
     stems = []
     for at, word in enumerate(low):
         negative_of = positive_form(word)
@@ -128,6 +128,7 @@ def read(text: str) -> Reading:
             word = negative_of
         silent = word in STOP or word in NEGATORS or word in _LEVELS or not word.isalnum()
         stems.append("" if silent or word in NUMBERS or word.isdigit() else stem(word))
+    denies = any(sign and found for sign, found in zip(cued, stems, strict=True))
     content: dict[str, set[bool]] = {}
     firm: dict[str, set[bool]] = {}
     forms: dict[str, str] = {}
@@ -169,7 +170,8 @@ def _spans(raw: list[str], low: list[str]) -> Iterator[Span]:
                 best = named
         best = best if best[0] else (_word_at(raw, low, place) or best)
         if best[0]:
-            yield best
+            if low[best[3] : best[3] + 2] != ["-", "like"]:
+                yield best
             place = best[3]
         else:
             place += 1
@@ -276,7 +278,8 @@ def _number_at(raw: list[str], low: list[str], at: int) -> Span | None:
     if low[end : end + 1] in (["in"], ["of"]) or low[end : end + 2] == ["out", "of"]:
         whole = end + 1 + (low[end] == "out")
         total = _value(raw, low, whole) if whole < len(low) else None
-        same |= {100 * value / total} if total else set()
+        if total:
+            same, end = same | {100 * value / total}, whole + 1
     if value in {0.25, 0.5}:
         same.add(100 * value)
     ids = frozenset(f"{each:g}" for each in same)
@@ -299,7 +302,5 @@ def _value(raw: list[str], low: list[str], at: int) -> float | None:
 
 def claims_number(mention: Mention, words: tuple[str, ...]) -> bool:
     """Whether a number is more than a way of speaking ("one", "both", "a single")."""
-    after = words[mention.end : mention.end + 1]
-    return mention.name.lower() not in _NO_CLAIM or (
-        mention.name.lower() == "one" and bool(after) and after[0] in _MEASURES
-    )
+    after, name = words[mention.end : mention.end + 1], singular(mention.name)
+    return name not in _NO_CLAIM or (name == "one" and bool(after) and after[0] in _MEASURES)

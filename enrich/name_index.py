@@ -39,9 +39,9 @@ def name_index() -> tuple[dict[str, Entry], dict[str, int]]:
     for phrase, gene in PROTEIN_PHRASES.items():
         add("gene", tokenise(phrase), {gene})
     for group, members in EXCLUSIVE.items():
-        for value, words in members.items():
-            for word in words:
-                add(group, tokenise(word.replace("-", " ")), {value})
+        for value, spellings in members.items():
+            for member in spellings:
+                add(group, tokenise(member.replace("-", " ")), {value})
     for term in ontology.terms("cl"):
         for name in (term.label, *term.synonyms):
             words = _key(name)
@@ -64,8 +64,8 @@ def name_index() -> tuple[dict[str, Entry], dict[str, int]]:
         add("tissue", (adjective,), nouns.get(" ".join(tokenise(noun)), ()))
     longest: dict[str, int] = {}
     for name in found:
-        words = name.split()
-        longest[words[0]] = max(longest.get(words[0], 0), len(words))
+        first, n_words = name.partition(" ")[0], name.count(" ") + 1
+        longest[first] = max(longest.get(first, 0), n_words)
     return {name: (kind, frozenset(ids)) for name, (kind, ids) in found.items()}, longest
 
 

@@ -21,13 +21,14 @@ _AFTER = frozenset(
 )  # "CD3-negative", "nucleus-free"
 _MISSING = frozenset("absent missing lacking undetectable undetected negligible lost".split())
 _PLACES = frozenset("on in at from during within inside under after before by among into".split())
+_FINITE = frozenset("it they their is are was were can may has have do does will".split())
 _JOINTS = frozenset("-/")
 _ADVERBS = frozenset("largely mostly completely entirely usually also both all".split())
 _RESULTS = frozenset(
     "lead leads result results cause causes make makes is are was were can may".split()
 )
 _NOUN_CUES = frozenset("lack lacks lacking lacked without devoid absence neither nor no".split())
-_EXACTLY = frozenset("only more less fewer just merely later necessarily".split())
+_EXACTLY = frozenset("only other more less fewer just merely later necessarily".split())
 _CLAUSE_STARTS = frozenset(
     ". ; : so because but while whereas although though however that which who".split()
 )
@@ -75,25 +76,25 @@ def denied(
     cells
         Whether a word belongs to the name of a cell type, which may be "absent" or "missing".
     """
-    signs, contrasted = [False] * len(words), [False] * len(words)
+    signs, open_ = [False] * len(words), [False] * len(words)
     for at, word in enumerate(words):
         if word in _AFTER and _binds_back(words, at):
             _deny_back(words, signs, marked, at)
         elif word == "non":
             _flip(signs, at + 1 + (_next(words, at) == "-"))
         elif word in NEGATORS or (word == "free" and _next(words, at) == "of"):
-            _deny(words, signs, contrasted, marked, cells, at)
+            _deny(words, signs, open_, marked, cells, at)
         elif word == "negative" and _next(words, at) == "for":
-            _deny_forward(words, signs, contrasted, at)
+            _deny_forward(words, signs, open_, marked, at)
         elif _is_contrast(words, at):
-            _contrast(words, contrasted, at)
-    return signs, contrasted
+            _contrast(words, open_, at)
+    return signs, open_
 
 
 def _deny(
     words: Sequence[str],
     signs: list[bool],
-    contrasted: list[bool],
+    open_: list[bool],
     marked: Sequence[bool],
     cells: Sequence[bool],
     at: int,
@@ -106,7 +107,7 @@ def _deny(
         _deny_subject(words, signs, [a or b for a, b in zip(marked, cells, strict=True)], at)
         if not (word == "lacking" and after == "in"):
             return
-    _deny_forward(words, signs, contrasted, at)
+    _deny_forward(words, signs, open_, marked, at)
     if word in {"not", "never", "nor", "hardly", "rarely"} and _is_passive(words, at):
         _deny_subject(words, signs, marked, at)
 
@@ -144,50 +145,61 @@ def _deny_back(words: Sequence[str], signs: list[bool], marked: Sequence[bool], 
         place -= 1
 
 
-def _deny_forward(words: Sequence[str], signs: list[bool], contrasted: list[bool], at: int) -> None:
+def _deny_forward(
+    words: Sequence[str],
+    signs: list[bool],
+    open_: list[bool],
+    marked: Sequence[bool],
+    at: int,
+) -> None:
+    """Deny what follows, up to the end of the statement; what the denial may not reach is left open."""
     lists_nouns = words[at] in _NOUN_CUES or _next(words, at) == "of"
-    opens = lists_nouns and (at == 0 or words[at - 1] in {",", ";", "."})
-    place, loose = at + 1 + (_next(words, at) == "yet"), False
+    begins = lists_nouns and (at == 0 or words[at - 1] in {",", ";", "."})
+    place = at + 1
+    # "Not yet committed" may turn up as "before it is committed", "not on T cells" as "on B cells".
+    loose = _next(words, at) in {"yet", *_PLACES}
     while place < len(words):
         word = words[place]
         if word in SCOPE_ENDS or (word == "that" and place > at + 1) or _is_contrast(words, place):
             return
-        if word == "," and (opens or (place == at + 2 and _is_passive(words, at))):
+        if word == "," and (begins or (place == at + 2 and _is_passive(words, at))):
             return
         # "Neither A nor B", "no A and no B": each denial has its own reach; "not without" has none.
         if word in NEGATORS and place > at + 1:
             return
-        if lists_nouns and word in _RESULTS:
+        if lists_nouns and (word in _RESULTS or (word == "to" and words[at] == "no")):
             return
         if word in {"and", "or", ","}:
-            after = _next(words, place)
-            if word == "," and after in {"and", "or"}:
-                after = words[place + 2] if place + 2 < len(words) else ""
-            if word != "or" and _begins_statement(after, lists_nouns or after.endswith("s")):
+            after = place + 1
+            if word == "," and words[after : after + 1] in (["and"], ["or"]):
+                after += 1
+            follows = words[after] if after < len(words) else ""
+            if word != "or" and _begins_statement(follows, lists_nouns or follows.endswith("s")):
                 return
+            is_name = after < len(words) and marked[after]
+            loose = loose or (word == "and" and not lists_nouns and not is_name)
         # "Lacks CD3 on the surface" denies CD3, and of the surface says neither.
-        loose = loose or (lists_nouns and place > at + 1 and word in _PLACES)
+        if place > at + 1:
+            loose = loose or (word in _PLACES if lists_nouns else word == "to")
         if loose:
-            contrasted[place] = True
+            open_[place] = True
         else:
             _flip(signs, place)
         place += 1
 
 
 def _begins_statement(word: str, verbs_count: bool) -> bool:
-    return (
-        word in SCOPE_ENDS or (verbs_count and word in VERBS) or word in {"it", "they", "is", "are"}
-    )
+    return word in SCOPE_ENDS or (verbs_count and word in VERBS) or word in _FINITE
 
 
 def _is_contrast(words: Sequence[str], at: int) -> bool:
     return any(tuple(words[at : at + len(phrase)]) == phrase for phrase in _CONTRAST)
 
 
-def _contrast(words: Sequence[str], contrasted: list[bool], at: int) -> None:
+def _contrast(words: Sequence[str], open_: list[bool], at: int) -> None:
     place = at + 1
     while place < len(words) and words[place] not in {",", ".", ";", ":", "but", "which", ")"}:
-        contrasted[place] = True
+        open_[place] = True
         place += 1
 
 

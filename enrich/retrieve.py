@@ -129,7 +129,7 @@ class Retriever:
         for snippet in snippets:
             if snippet.is_retracted:
                 self.left_out["retracted"] += 1
-            elif is_hostile(snippet.text):
+            elif snippet.has_hidden_text or is_hostile(snippet.text):
                 self.left_out["hostile"] += 1
             else:
                 kept.append(snippet)

@@ -36,9 +36,17 @@ def screen_cosines(
 
 
 def facet_coverage(claims: Sequence[Claim], request: Request) -> float:
-    """Return the share of the facets with evidence on which a supported sentence says something."""
+    """Return the share of the facets with evidence on which a supported sentence says something.
+
+    A sentence may tell of several facets (disease, stage and sex of the donors): it speaks for its own and
+    for those whose evidence it cites.
+    """
     known = {group for group, items in request.groups if items and group != "passages"}
-    told = {claim.sentence.facet for claim in claims if claim.verdict == SUPPORTED}
+    standing = [claim.sentence for claim in claims if claim.verdict == SUPPORTED]
+    cited = {snippet_id for sentence in standing for snippet_id in sentence.snippet_ids}
+    told = {sentence.facet for sentence in standing} | {
+        group for group, items in request.groups if any(e.snippet_id in cited for e in items)
+    }
     return len(known & told) / len(known) if known else 1.0
 
 

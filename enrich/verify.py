@@ -11,6 +11,7 @@ from okrcell.enrich.contradictions import contradiction, disagreement
 from okrcell.enrich.draft import Draft, Facet, Sentence
 from okrcell.enrich.evidence import Evidence, Request
 from okrcell.enrich.hostile import intrusion, is_hostile
+from okrcell.enrich.masking import given_away
 from okrcell.enrich.names import find_names
 from okrcell.enrich.profile_text import Subject
 from okrcell.enrich.quotes import find_quote, is_telling
@@ -119,8 +120,7 @@ def _early(sentence: Sentence, request: Request) -> tuple[tuple[Check, ...], Spa
         "label_hidden": lambda: _label_hidden(sentence, request),
     }
     for name, step in steps.items():
-        outcome, detail = ("not_run", "") if _failed(checks) else step()
-        checks.append(Check(name, outcome, detail))
+        checks.append(Check(name, "not_run") if _failed(checks) else Check(name, *step()))
     return tuple(checks), spans
 
 
@@ -170,7 +170,10 @@ def _no_instruction(sentence: Sentence, offered: dict[str, Evidence]) -> Finding
 def _label_hidden(sentence: Sentence, request: Request) -> Finding:
     if not request.mask_label:
         return "not_applicable", ""
-    found = find_names(sentence.text, _own_names(request.subject))
+    subject = request.subject
+    found = sorted(
+        {*find_names(sentence.text, _own_names(subject)), *given_away(sentence.text, subject)}
+    )
     return ("failed", f"names the type: {', '.join(found)}") if found else ("passed", "")
 
 

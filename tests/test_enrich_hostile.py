@@ -94,23 +94,19 @@ def test_what_gives_orders_is_not_offered(enriched):
     job = enriched()
     texts = " ".join(item["text"] for item in offered(job))
     documents = {item["doc_id"] for item in offered(job)}
-    for stem in ("orders", "other_ids", "key", "markup"):
+    for stem in ("orders", "other_ids", "key", "markup", "hidden"):
         assert f"NOTE:{stem}" not in documents
     assert "hoax" not in texts
-    # What nobody sees was taken out when the note was added; what is left is plain.
-    assert "HIDDENORDER" not in texts
-    assert all(character.isprintable() or character.isspace() for character in texts)
     plan = json.loads((job / "plan.json").read_text())["summary"]
-    assert plan["passages_left_out"]["hostile"] >= 4
+    assert plan["passages_left_out"]["hostile"] >= 5
 
 
 def test_nothing_of_an_attack_is_exported_even_where_it_is_offered(enriched, monkeypatch, tmp_path):
     monkeypatch.setattr(retrieve, "is_hostile", lambda text: False)
     job = enriched()
     documents = {item["doc_id"] for item in offered(job)}
-    assert {
-        f"NOTE:{stem}" for stem in ("orders", "other_ids", "key", "markup", "hidden")
-    } <= documents
+    assert {f"NOTE:{stem}" for stem in ("orders", "other_ids", "key", "markup")} <= documents
+    assert "NOTE:hidden" not in documents  # what nobody sees was found when the note was added
     row = b_cells(job)
     assert row["status"] == "accepted"
     said = [claim["sentence"] for claim in row["claims"]]

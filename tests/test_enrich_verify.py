@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -266,7 +265,7 @@ def test_hidden_characters_are_stripped():
         ("Many, if not all, organs have them.", [], ["organ"]),
         ("It does not divide and expresses KIT.", ["divide"], ["kit"]),
         ("It lacks a nucleus and contains hemoglobin.", ["nucleus"], ["hemoglobin"]),
-        ("It is not yet committed.", ["committed"], []),
+        ("It is not committed and divides.", ["committed"], []),
         ("No granules, no nucleus.", ["granules", "nucleus"], []),
     ],
 )
@@ -563,6 +562,9 @@ def stat(symbol, fraction, highest=0.8, n=100):
         ("Mast cells are CD20-positive.", [stat("MS4A1", 0.001)], True),
         ("Mast cells express KIT.", [stat("KIT", 0.6)], False),
         ("Mast cells express KIT.", [stat("KIT", 0.005, highest=0.05)], False),
+        ("Mast cells express CD19.", [stat("CD19", 0.09)], True),  # stray: of another type
+        ("Mast cells express CD19.", [stat("CD19", 0.13)], False),
+        ("Mast cells express CD19.", [stat("CD19", 0.05, highest=0.4)], False),
         ("Mast cells express KIT.", [stat("KIT", 0.0, n=29)], None),
         ("Mast cells express KIT.", [stat("CD19", 0.0)], None),
         ("Mast cells lack KIT.", [stat("KIT", 0.7)], True),
@@ -810,8 +812,3 @@ def test_a_model_that_cannot_be_loaded_is_a_typed_error(tmp_path, content):
         (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="cannot be loaded"):
         open_scorer(EnrichConfig(support=f"nli:{tmp_path}"))
-
-
-def test_unicode_is_known():
-    # The offsets above depend on these tables.
-    assert unicodedata.normalize("NFKC", "\ufb01") == "fi"

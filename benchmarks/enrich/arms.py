@@ -26,10 +26,10 @@ def make_jobs(store: Path, folder: Path, words: int) -> dict[str, Path]:
     short, so that one failing sentence of two or three would reject them: half of the sentences must be
     supported, in both jobs.
     """
-    keys = {"expression": False, "words": words, "keep_fraction": 0.5}
+    config = EnrichConfig(expression=False, words=words, keep_fraction=0.5)
     jobs = {ENRICHED: folder / "enriched", MASKED: folder / "masked"}
     for name, job in jobs.items():
-        plan(store, job, EnrichConfig(**keys, mask_label=name == MASKED))
+        plan(store, job, config.replace(mask_label=name == MASKED))
         run(job)
     accepted = [
         {

@@ -114,7 +114,7 @@ def read_verdicts() -> dict[tuple[str, str], dict[str, str]]:
 
     ``verdict`` is ``contradiction``, ``tension`` (both may hold: another subset, stage or degree) or
     ``none``; ``about`` is ``type``, ``study`` (one experiment, not the cell type in general) or
-    ``other type``; ``why`` says more.
+    ``other type``; ``why`` says more. ``drawn`` is ``flagged``, or ``random`` for those drawn from the rest.
     """
     if not VERDICTS.exists():
         return {}

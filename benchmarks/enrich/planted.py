@@ -25,6 +25,7 @@ from items import CORRUPTIONS, Item, make_items
 from output import publish
 
 from okrcell.corpus.embedder import load_embedder
+from okrcell.corpus.ontology import get_term
 from okrcell.enrich.claims import SUPPORTED, Claim
 from okrcell.enrich.config import EnrichConfig
 from okrcell.enrich.consistency import FEATURES, compare
@@ -47,6 +48,7 @@ STRONGER = {
 }  # fmt: skip
 N_DESCRIPTIONS = 300
 SMALLEST, LARGEST = 4, 8  # sentences of a description
+RARE = 1.0  # weight of the kinds that take part in the fit alone
 PENALTY = 5.0  # inverse strength of the ridge
 FLOOR = 0.5  # of weights to which one false sentence gives too little or nothing to go by
 CONFIG = EnrichConfig()
@@ -90,7 +92,30 @@ def base_of(item: Item) -> str:
 
 @cache
 def half(name: str) -> tuple[Item, ...]:
+    """Return the items of a half; those of "fit" are the half "tune" and further clean sentences."""
+    if name == "fit":
+        return (*half("tune"), *further())
     return tuple(item for item in make_items(0) if item.split == name)
+
+
+def further() -> Iterator[Item]:
+    """Yield faithful sentences about definitions (or sentences beside them) that make no item."""
+    lines = (Path(__file__).parent / "further.tsv").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines[1:]):
+        term_id, quote, text = line.split("\t")
+        term = get_term(term_id)
+        assert term is not None
+        cell = term if term_id.startswith("CL:") else get_term("CL:0000066")
+        subject = {"cell_type": cell.label, "cell_type_ontology_term_id": cell.term_id}
+        subject |= {"development_stage": "adult stage", "sex": "female"}
+        for prefix, field in (("UBERON", "tissue"), ("MONDO", "disease")):
+            if term_id.startswith(prefix):
+                subject |= {field: term.label, f"{field}_ontology_term_id": term_id}
+        passage = quote or f"{term.label}: {term.definition}"
+        yield Item(
+            f"{term_id}/further{number}/f", "paraphrase", "fit", subject, text, "identity",
+            (("s", quote or term.definition),), (("s", term_id, term.ontology, passage),),
+        )  # fmt: skip
 
 
 # --- fit ---------------------------------------------------------------------------------------
@@ -126,7 +151,10 @@ def further_negatives(clean: Sequence[Item]) -> Iterator[Item]:
 
 
 def fit_logistic(
-    values: np.ndarray, truth: np.ndarray, bounds: Sequence[tuple[float | None, float | None]]
+    values: np.ndarray,
+    truth: np.ndarray,
+    bounds: Sequence[tuple[float | None, float | None]],
+    shares: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """Return weights and intercept of a ridge logistic regression with bounded weights."""
     from scipy.optimize import minimize
@@ -134,8 +162,10 @@ def fit_logistic(
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         sign = np.where(truth == 1, 1.0, -1.0)
         margin = sign * (values @ weights[:-1] + weights[-1])
-        slope = -PENALTY * sign / (1 + np.exp(margin))
-        value = PENALTY * np.logaddexp(0, -margin).sum() + 0.5 * (weights[:-1] ** 2).sum()
+        slope = -PENALTY * shares * sign / (1 + np.exp(margin))
+        value = (
+            PENALTY * (shares * np.logaddexp(0, -margin)).sum() + 0.5 * (weights[:-1] ** 2).sum()
+        )
         return float(value), np.r_[values.T @ slope + weights[:-1], slope.sum()]
 
     start = np.zeros(values.shape[1] + 1)
@@ -145,15 +175,16 @@ def fit_logistic(
 
 def fit() -> None:
     """Fit both models on the tune half and write their weights."""
-    items = [item for item in half("tune") if item.kind not in CORRUPTIONS[:2]]
-    items += further_negatives([item for item in items if item.kind in CLEAN])
+    items = [item for item in half("fit") if item.kind not in CORRUPTIONS[:2]]
+    items += further_negatives([i for i in items if i.kind in CLEAN and i.split == "tune"])
+    shares = np.where([item.kind in FIT_ONLY for item in items], RARE, 1.0)
     truth = np.array([item.kind in CLEAN for item in items], dtype=int)
-    signs = [(0.0, None) if name == "covered" else (None, 0.0) for name in FEATURES]
-    found = fit_logistic(np.array([features_of(item) for item in items]), truth, signs)
+    signs = [(FLOOR, None) if name == "covered" else (None, 0.0) for name in FEATURES]
+    found = fit_logistic(np.array([features_of(i) for i in items]), truth, signs, shares)
     weights = {"support": named((*FEATURES, "intercept"), found)}
     write(weights | {"reliability": {"intercept": 0.0}})
     rows, truths = [], []
-    for described in descriptions("tune"):
+    for described in descriptions("fit"):
         rows.append(described.evidence())
         truths.append(int(described.is_clean))
     names = tuple(rows[0])
@@ -212,7 +243,7 @@ class Described:
 
 
 @cache
-def composed(name: str) -> list[tuple[tuple[Item, ...], float]]:
+def composed(name: str, verified: bool) -> list[tuple[tuple[Item, ...], float]]:
     """Return items and paper's cosine of clean descriptions, each followed by its twin in which one sentence is corrupted.
 
     Few sources have four sentences, so a description begins with all sentences of one source and is
@@ -220,6 +251,9 @@ def composed(name: str) -> list[tuple[tuple[Item, ...], float]]:
     """
     rng, items = random.Random(1), half(name)
     clean = [item for item in items if item.kind in CLEAN]
+    if verified:
+        claims = claims_of(items)
+        clean = [item for item in clean if claims[item.item_id].verdict == SUPPORTED]
     corrupted: dict[str, dict[str, list[Item]]] = {}
     for item in items:
         if item.kind not in CLEAN:
@@ -248,11 +282,11 @@ def composed(name: str) -> list[tuple[tuple[Item, ...], float]]:
     return list(zip(chosen, map(float, np.einsum("nd,nd->n", a, b)), strict=True))
 
 
-def descriptions(name: str) -> list[Described]:
+def descriptions(name: str, verified: bool = False) -> list[Described]:
     claims = claims_of(half(name))
     return [
         Described(part, tuple(claims[item.item_id] for item in part), cosine)
-        for part, cosine in composed(name)
+        for part, cosine in composed(name, verified)
     ]
 
 
@@ -388,14 +422,15 @@ def trust(name: str, claims: Mapping[str, Claim]) -> dict[str, Any]:
         quality("sentence: cosine with the quote", quote, truth, False),
         quality("sentence: paper's cosine", original, truth, False),
     ]
-    described = descriptions(name)
-    truth = np.array([d.is_clean for d in described], dtype=int)
-    reliable = np.array([d.reliability() for d in described])
-    cosine = np.array([d.cosine for d in described])
-    rows += [
-        quality("description: reliability", reliable, truth, True),
-        quality("description: paper's cosine", cosine, truth, False),
-    ]
+    for kind, verified in (("verified description", True), ("description", False)):
+        described = descriptions(name, verified)
+        truth = np.array([d.is_clean for d in described], dtype=int)
+        reliable = np.array([d.reliability() for d in described])
+        cosine = np.array([d.cosine for d in described])
+        rows += [
+            quality(f"{kind}: reliability", reliable, truth, True),
+            quality(f"{kind}: paper's cosine", cosine, truth, False),
+        ]
     return {
         "caption": "Scores as probabilities (bar: AUROC of the reliability at least .95)",
         "columns": ["score", "n", "AUROC", "Brier", "ECE, 10 bins"],
@@ -435,11 +470,11 @@ def report(name: str) -> dict[str, Any]:
         "command": f"python benchmarks/enrich/planted.py --half {name} --out planted.json",
         "tables": [*detection(name, flags(name, claims)), trust(name, claims), times],
         "notes": [
-            f"Half '{name}' of the items; weights and the baselines' thresholds (best F1) are from the half 'tune'. A source is in one half. The lexicon was written with the tune half in view, the test half was not looked at.",
+            f"Half '{name}' of the items; weights and the baselines' thresholds (best F1) are from the half 'tune'. A source is in one half. The lexicon was written with the tune half in view and with 259 paraphrases of other texts (further.tsv), which take part in the fit; no text of the test half was looked at. It was scored three times: after the first, paraphrases of other texts were written and what they showed was mended; after the second, the feature that weighs an oddity by how closely the rest follows the quote was added. The rows of verified descriptions were added afterwards, with nothing else changed.",
             "Clean are sentences as they stand in their source, and paraphrases of them by hand. A corrupted sentence counts as found if its verdict is any other than supported.",
             "Intervals: Wilson, 95 %; bootstrap over items or descriptions for AUROC.",
             f"The fit has {len(FIT_ONLY)} further kinds of wrong sentences that are not evaluated: with another quote of the same source, with a quote of another source, with a word turned into its opposite, and 'all' for 'some'.",
-            f"Descriptions: {N_DESCRIPTIONS} of {SMALLEST} to {LARGEST} clean sentences, those of one source first and filled up from others; each has a twin with one corrupted sentence, of a kind drawn at random. Scores are of the draft as verified. The paper's cosine is between the profiles' original texts and the description.",
+            f"Descriptions: {N_DESCRIPTIONS} of {SMALLEST} to {LARGEST} clean sentences, those of one source first and filled up from others; each has a twin with one corrupted sentence, of a kind drawn at random. A verified description has only sentences that passed the checks before one was corrupted: what the pipeline would export. The others have clean sentences whether or not they passed, so that false alarms on paraphrases count against the reliability. Scores are of the draft as verified. The paper's cosine is between the profiles' original texts and the description.",
             "The cosine of sentence and quote was tried as a part of the sentence score: its weight came out as 0.03 and AUROC rose by 0.0001.",
         ],
     }
