@@ -747,11 +747,17 @@ def test_one_false_sentence_weighs_and_a_replaced_one_does_not():
 
 def test_coverage_is_of_facets_with_evidence():
     req = request()
-    groups = (*req.groups, ("tissue", req.groups[0][1]), ("sex", ()))
-    req = replace(req, groups=groups)
+    skin = Evidence(
+        "t", "UBERON:0002097", "uberon", "", "skin of body: The organ covering the body."
+    )
+    req = replace(req, groups=(*req.groups, ("tissue", (skin,)), ("sex", ())))
     assert facet_coverage([claim()], req) == 0.5
     assert facet_coverage([claim(), claim(facet="tissue")], req) == 1.0
     assert facet_coverage([claim("unsupported")], req) == 0.0
+    both = replace(
+        claim(), sentence=sentence("They are of the skin.", ("a", "x"), ("t", "skin of body"))
+    )
+    assert facet_coverage([both], req) == 1.0  # it cites the evidence of both
     assert facet_coverage([], replace(req, groups=())) == 1.0
 
 
