@@ -227,14 +227,14 @@ def review(
     json: Json = False,
 ) -> None:
     """Read the descriptions of a finished JOB, each sentence with its evidence and verdict."""
-    from okrcell.enrich import review as pages
+    from okrcell.enrich.review import review_rows, write_review
 
     wanted = _statuses(status)
     if html:
-        found = pages.write_review(job, out or job / "review.html", statuses=wanted, limit=limit)
+        found = write_review(job, out or job / "review.html", statuses=wanted, limit=limit)
         _show("Review", found, json)
         return
-    shown = pages.review_rows(job, statuses=wanted, limit=limit or 10)
+    shown = review_rows(job, statuses=wanted, limit=limit or 10)
     if json:
         console.emit_json(shown)
         return

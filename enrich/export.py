@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from okrcell.enrich.checking import Checked
@@ -27,6 +29,23 @@ if TYPE_CHECKING:
 __all__ = ["count_verdicts", "describe"]
 
 
+class _Remembering:
+    """An embedder that encodes each distinct text once: the screen and the leak report ask for the same."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._known: dict[str, npt.NDArray[np.float32]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._embedder, name)
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, self._embedder.encode(new), strict=True)
+        return np.stack([self._known[text] for text in texts])
+
+
 def describe(
     ledger: Ledger, checked: Mapping[str, Checked], config: EnrichConfig, embedder: Embedder
 ) -> pa.Table:
@@ -36,7 +55,7 @@ def describe(
     back to ``original_text``. All sentences with their verdicts stay in ``claims``. Profiles that share
     a request share its text; tokens and cost stand with the first of them, so that columns add up.
     """
-    profiles = ledger.profiles()
+    profiles, embedder = ledger.profiles(), cast("Embedder", _Remembering(embedder))
     judgements = {
         key: judge(found.claims, config.keep_fraction, config.mask_label)
         for key, found in checked.items()

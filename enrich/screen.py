@@ -64,7 +64,8 @@ def reliability(
     Parameters
     ----------
     claims
-        Of the draft as verified; a dropped sentence counts against its text.
+        As verified. How sure the sentences are is asked of those that stand in the text; one that was
+        dropped counts in the shares that fail and contradict: who wrote it may have erred elsewhere.
     cosine
         The paper's, between original and enriched text.
     coverage
@@ -81,7 +82,8 @@ def evidence_of_reliability(
     standing = [claim for claim in claims if claim.state != "repaired"]
     if not standing:
         return {}
-    odds = [_log_odds(claim) for claim in standing]
+    told = [claim for claim in standing if claim.state == "kept"] or standing
+    odds = [_log_odds(claim) for claim in told]
     against = {"contradicted", "expression_disagrees"}
     span = config.screen_full - config.screen_alpha
     return {
