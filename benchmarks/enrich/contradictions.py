@@ -7,8 +7,9 @@ what a reader found to be a contradiction. A random part of what was not flagged
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -109,17 +110,26 @@ def _numbers(told: Reading, near: Sequence[Reading]) -> list[str]:
     ]
 
 
-def read_verdicts() -> dict[tuple[str, str], dict[str, str]]:
-    """Return what a reader made of a sentence about a term.
+def read_verdicts(sentences: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
+    """Return what a reader made of a sentence about a term, for those of the sentences that were read.
+
+    The file knows sentences by their sha256: many are others' words.
 
     ``verdict`` is ``contradiction``, ``tension`` (both may hold: another subset, stage or degree) or
     ``none``; ``about`` is ``type``, ``study`` (one experiment, not the cell type in general) or
     ``other type``; ``why`` says more. ``drawn`` is ``flagged``, or ``random`` for those drawn from the rest.
     """
-    if not VERDICTS.exists():
-        return {}
     with VERDICTS.open(encoding="utf-8") as lines:
-        return {(r["cl_id"], r["sentence"]): r for r in csv.DictReader(lines, delimiter="\t")}
+        rows = {
+            (row["cl_id"], row["sentence_sha256"]): row
+            for row in csv.DictReader(lines, delimiter="\t")
+        }
+    found = {}
+    for cl_id, sentence in sentences:
+        row = rows.get((cl_id, hashlib.sha256(sentence.encode()).hexdigest()[:16]))
+        if row is not None:
+            found[cl_id, sentence] = row
+    return found
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:

@@ -448,12 +448,12 @@ def _contradictions(
     vectors: dict[str, np.ndarray],
     names: list[str],
 ) -> dict[str, Any]:
-    verdicts = read_verdicts()
     where: dict[tuple[str, str], set[str]] = {}
     for name in names:
         for i, text in texts[name].items():
             for sentence in split_sentences(text):
                 where.setdefault((i, sentence), set()).add(name)
+    verdicts = read_verdicts(where)
     flagged: dict[tuple[str, str], list[str]] = {}
     nearest: dict[tuple[str, str], list[str]] = {}
     for i, sentence in where:
