@@ -16,11 +16,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from okrcell.artifacts import LOCK, as_storage_error
+from okrcell.artifacts import LOCK
 from okrcell.enrich.client import Answer
 from okrcell.enrich.config import EnrichConfig
 from okrcell.enrich.ledger import LEDGER, Entry, connect, open_ledger
-from okrcell.errors import ArtifactError, DataError, FileFormatError
+from okrcell.errors import ArtifactError, DataError, StorageError
 
 __all__ = ["Claimed", "SharedAnswers", "open_answers"]
 
@@ -179,8 +179,8 @@ def open_answers(job: Path, config: EnrichConfig) -> SharedAnswers | None:
 
     Raises
     ------
-    StorageError, FileFormatError
-        The file cannot be opened.
+    StorageError
+        The file cannot be made or opened.
     """
     named = os.environ.get("OKRCELL_ANSWERS", "")
     if named.lower() in _OFF:
@@ -192,9 +192,9 @@ def open_answers(job: Path, config: EnrichConfig) -> SharedAnswers | None:
         # Two servers may give different models one name: the base address is part of what was asked.
         return SharedAnswers(path, job, config.base_url or config.writer.partition(":")[0])
     except (OSError, sqlite3.Error) as error:
-        raise as_storage_error(error, path) or FileFormatError(
+        raise StorageError(
             path,
-            found=f"no usable file of answers ({error})",
-            expected="the SQLite file that enrichment jobs share",
-            fix="Move it away, name another with OKRCELL_ANSWERS, or set OKRCELL_ANSWERS=off.",
+            found=f"no usable file ({error})",
+            expected="the SQLite file of answers that enrichment jobs share",
+            fix="Name another with OKRCELL_ANSWERS, or set OKRCELL_ANSWERS=off to share none.",
         ) from None

@@ -29,7 +29,12 @@ from okrcell.enrich.journal import Journal
 from okrcell.enrich.ledger import WRITE, ProfileRow, open_ledger
 from okrcell.enrich.limits import Breaker, Pace, backoff_s
 from okrcell.enrich.profile_text import Subject
-from okrcell.errors import ConfigError, ProviderError, ProviderUnavailableError
+from okrcell.errors import (
+    ConfigError,
+    ProviderError,
+    ProviderUnavailableError,
+    StorageError,
+)
 
 KEY = "sk-test-0123456789abcdefghij"
 
@@ -737,6 +742,16 @@ def test_any_langchain_model_is_asked_through_structured_output():
     assert asyncio.run(client.complete(call)) == Answer('{"a": 1}', 7, 3, "stop")
     assert asked["schema"]["title"] == "Draft"
     assert asked["include_raw"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all, but long enough to look like one" * 20, None]
+)
+def test_a_shared_file_that_cannot_be_used_says_how_to_go_on(tmp_path, monkeypatch, content):
+    (tmp_path / "a").write_bytes(content or b"")
+    monkeypatch.setenv("OKRCELL_ANSWERS", str(tmp_path / "a" if content else tmp_path / "a" / "b"))
+    with pytest.raises(StorageError, match="OKRCELL_ANSWERS=off"):
+        open_answers(tmp_path, EnrichConfig(writer="openai:m"))
 
 
 def test_the_shared_file_can_be_switched_off(tmp_path, monkeypatch):
