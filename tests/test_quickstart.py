@@ -67,7 +67,7 @@ def test_killed_at_four_points_ends_in_the_same_state(okrcell, tmp_path):
     calm = go("calm")
     assert calm.returncode == 0, calm.stderr
     # Renames of each run: among the cells, the ontologies, the knowledge, and in training.
-    for kill_at in (14, 12, 24, 14):
+    for kill_at in (14, 12, 24, 16):
         assert go("killed", kill_at=kill_at).returncode == -9
     killed = go("killed")
     assert killed.returncode == 0, killed.stderr
