@@ -59,9 +59,18 @@ def _is_word(character: str) -> bool:
 
 
 def is_telling(quote: str) -> bool:
-    """Whether a quote says anything: "of the" or a single letter does not."""
-    words = _WORD.findall(normalise_text(quote))
-    return any(word not in STOP and (len(word) > 1 or len(words) > 1) for word in words)
+    """Whether a quote says anything: "of the" or a single letter does not.
+
+    The words that stand for a masked name do: they are the label of the term that is quoted.
+    """
+    plain = normalise_text(quote)
+    words = _WORD.findall(plain)
+    return plain in _MASKED or any(
+        word not in STOP and (len(word) > 1 or len(words) > 1) for word in words
+    )
+
+
+_MASKED = frozenset({"cell of this type", "cells of this type"})
 
 
 @lru_cache(maxsize=20_000)

@@ -144,7 +144,14 @@ def test_normalisation_keeps_wording():
 
 @pytest.mark.parametrize(
     ("quote", "expected"),
-    [("of the", False), ("cells", False), ("a", False), ("B cells", True), ("blood", True)],
+    [
+        ("of the", False),
+        ("cells", False),
+        ("a", False),
+        ("B cells", True),
+        ("blood", True),
+        ("Cell of this type", True),  # a masked label
+    ],
 )
 def test_a_quote_must_say_something(quote, expected):
     assert is_telling(quote) is expected
