@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from okrcell.artifacts import Manifest, atomic_write, read_manifest, storage_guard
 from okrcell.enrich.claims import SUPPORTED
+from okrcell.enrich.job import DESCRIPTIONS, EVIDENCE, KIND, REQUESTS
 from okrcell.schemas import read_table
 
 __all__ = ["CHECK_WORDS", "VERDICT_WORDS", "doc_link", "review_rows", "write_review"]
@@ -49,10 +50,6 @@ CHECK_WORDS = {
     "expression_agrees": "Agrees with the expression data",
     "no_contradiction": "Agrees with metadata and ontology",
 }
-
-# The files of a job, as the job itself names them.
-_KIND, _DESCRIPTIONS = "job", "descriptions.parquet"
-_REQUESTS, _EVIDENCE = "requests.parquet", "evidence.parquet"
 
 _COLUMNS = ("type", "status", "reliability", "cells", "verdict_bits", "dropped", "profiles")
 _PER_CHUNK = 100  # descriptions that the page reads at once
@@ -127,13 +124,13 @@ class _Review:
 
 
 def _open(job: Path, statuses: tuple[str, ...], limit: int | None) -> _Review:
-    manifest = read_manifest(Path(job), _KIND)
-    table = read_table(Path(job) / _DESCRIPTIONS, "descriptions")
+    manifest = read_manifest(Path(job), KIND)
+    table = read_table(Path(job) / DESCRIPTIONS, "descriptions")
     requests = {
-        row["profile_id"]: row for row in read_table(Path(job) / _REQUESTS, "requests").to_pylist()
+        row["profile_id"]: row for row in read_table(Path(job) / REQUESTS, "requests").to_pylist()
     }
     evidence = {
-        row["evidence_id"]: row for row in read_table(Path(job) / _EVIDENCE, "evidence").to_pylist()
+        row["evidence_id"]: row for row in read_table(Path(job) / EVIDENCE, "evidence").to_pylist()
     }
     columns = ["profile_id", "original_text", "status", "reliability"]
     groups: dict[tuple[str, str], list[tuple[_Member, int]]] = {}

@@ -34,10 +34,6 @@ class Provider:
             found: dict[str, Any] = json.load(reply)
         return found
 
-    def reset(self) -> None:
-        request = urllib.request.Request(f"{self._admin}/reset", data=b"{}", method="POST")
-        urllib.request.urlopen(request, timeout=60).close()
-
 
 @contextmanager
 def provider(**options: object) -> Iterator[Provider]:
