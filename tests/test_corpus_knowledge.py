@@ -305,11 +305,17 @@ def test_snippets_by_id_and_by_document(made):
 
 
 def test_beyond_exact_search_candidates_come_from_chroma(made):
-    def scores(found):
-        return [[snippet.score for snippet in snippets] for snippets in found]
-
-    # Which of many equal ones are among the candidates is left to Chroma.
-    assert scores(answers(made, exact_rows=3)) == scores(answers(made))
+    """Chroma's graph is drawn at random: it may miss a few, what it finds is scored exactly."""
+    exact, missed, n = answers(made), 0, 0
+    for found, best in zip(answers(made, exact_rows=3), exact, strict=True):
+        assert [s.score for s in found] == sorted((s.score for s in found), reverse=True)
+        assert len(found) == len(best)
+        assert all(a.score <= b.score for a, b in zip(found, best, strict=True))
+        score = {s.snippet_id: s.score for s in best}
+        assert all(s.score == score.get(s.snippet_id, s.score) for s in found)
+        missed += sum(a.score < b.score for a, b in zip(found, best, strict=True))
+        n += len(best)
+    assert missed <= n / 5
 
 
 def test_rebuild_gives_the_same_results(copied):
