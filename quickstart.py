@@ -205,10 +205,13 @@ def _evaluate(
 ) -> dict[str, Any]:
     from okrcell.evaluate.run import n_steps
     from okrcell.evaluate.run import run as evaluate
+    from okrcell.evaluate.specs import BASELINES, parse_methods
+    from okrcell.evaluate.suite import suite_of
 
-    twins = {name: path for name, path in runs.items() if name != MODEL}
-    with console.progress("Evaluating", n_steps(keys, len(runs)), "steps") as advance:
-        return evaluate(runs[MODEL], store, job, out, keys, twins=twins, progress=advance)
+    methods = parse_methods([f"{n}={path}" for n, path in runs.items()], keys, extra=BASELINES)
+    specs, _ = suite_of([store], descriptions=job)
+    with console.progress("Evaluating", n_steps(methods, specs), "steps") as advance:
+        return evaluate(methods, specs, out, keys, n_asked=len(runs), progress=advance)
 
 
 def _report(

@@ -257,6 +257,25 @@ TABLES: dict[str, Table] = {
             ]
         ),
     ),
+    "comparisons": Table(
+        1,
+        pa.schema(
+            [
+                ("dataset", _S),
+                ("task", _S),
+                ("metric", _S),
+                ("method_a", _S),
+                ("method_b", _S),
+                ("difference", _F),
+                ("ci_low", _F),
+                ("ci_high", _F),
+                ("p", _F),
+                ("p_adjusted", _F),
+                ("n", _I),
+            ]
+        ),
+    ),
+    "seen_cells": Table(1, pa.schema([("cell_uid", _S), ("content", _S)])),
 }
 
 

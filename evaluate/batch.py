@@ -22,15 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okrcell.evaluate.config import EvaluateConfig
+from okrcell.evaluate.data import EvalData
+from okrcell.evaluate.kbet import kbet_by_label
 from okrcell.evaluate.libraries import scib_metrics
+from okrcell.evaluate.methods import MethodOutput
 from okrcell.evaluate.rows import Row, TaskResult
+from okrcell.evaluate.sampling import neighbour_sample
 
 __all__ = [
     "BATCH_METRICS",
     "batch_correction",
     "indicators",
     "isolated_labels",
-    "kbet_by_label",
+    "isolated_types",
     "pcr_comparison",
     "silhouette_by_batch",
 ]
@@ -51,55 +55,84 @@ BATCH_METRICS = {
     "kbet": "beside",
 }
 
-_SUBSAMPLE = 0.8
+_BLOCK = 5
 _NEIGHBORS = {"graph": 15, "kbet": 50, "lisi": 90}
 _KMEANS_STARTS = 5
-_DIFFUSION = 100
 
 
 def batch_correction(
-    name: str,
-    cells: Floats,
-    before: Floats,
-    labels: Strings,
-    batches: Strings,
-    config: EvaluateConfig,
+    method: MethodOutput, before: Floats, data: EvalData, config: EvaluateConfig
 ) -> TaskResult:
-    """Score one embedding [N, D]; ``before`` [N, P] is the uncorrected PCA of the same cells.
+    """Score the embedding of the test cells, or of a stated sample of them.
 
-    Intervals: everything is computed again on ``config.seeds`` subsamples of 80 % of each type and
-    batch; their spread, scaled to the full size (delete-d jackknife) and widened by Student's t,
-    is put around the value.
+    Intervals: everything is computed again on ``config.seeds`` subsamples of 80 % of the cells, in
+    which types and batches keep their shares; their spread, scaled to the full size (delete-d
+    jackknife) and widened by Student's t, is put around the value. The draws are the subsamples'
+    values, moved to the value and stretched so that their standard deviation is that standard error:
+    as many as there are subsamples.
+
+    Parameters
+    ----------
+    before
+        Float32 [N, P], the uncorrected PCA of all cells of the data.
     """
     result = TaskResult()
-    if len(np.unique(batches)) < 2:
-        result.notes.append("Batch correction was skipped: the test cells come from one batch.")
+    if method.cells is None:
+        result.notes.append(f"Batch correction was skipped for {method.name}: it has no embedding.")
         return result
-    if len(np.unique(labels)) < 2:
-        result.notes.append("Batch correction was skipped: the test cells are of one type.")
+    rows = neighbour_sample(data, config)
+    labels, batches = data.labels[rows], data.batches[rows]
+    reason = _reason_to_skip(labels, batches)
+    if reason:
+        result.notes.append(f"Batch correction was skipped: {reason}.")
         return result
-    values = indicators(cells, before, labels, batches, config.seed)
+    cells, start = method.cells[rows], before[rows]
+    isolated = isolated_types(labels, batches)  # of all cells: no subsample decides this anew
+
+    def measured(some: NDArray[np.intp]) -> dict[str, float]:
+        named = labels[some], batches[some]
+        return indicators(cells[some], start[some], *named, config.seed, isolated)
+
+    values = measured(np.arange(len(rows)))
     seeds = list(range(config.seed, config.seed + config.seeds))
-    parts = []
-    for seed in seeds:
-        rows = _subsample(labels, batches, seed)
-        parts.append(
-            indicators(cells[rows], before[rows], labels[rows], batches[rows], config.seed)
-        )
+    parts = [measured(_subsample(labels, batches, seed)) for seed in seeds]
     listed = ",".join(map(str, seeds))
     for metric, value in values.items():
-        half = _half_width([part[metric] for part in parts])
+        draws = _jackknife(value, np.asarray([part[metric] for part in parts]), len(rows))
+        half = _half_width(draws)
         low, high = np.clip([value - half, value + half], 0.0, 1.0).tolist()
-        result.rows.append(Row("batch", name, metric, value, low, high, len(cells), listed))
+        row = Row("batch", method.name, metric, value, low, high, len(rows), listed)
+        result.put(row, draws)
     counts = np.unique(batches, return_counts=True)
     result.details = {"batches": {str(k): int(v) for k, v in zip(*counts, strict=True)}}
     return result
 
 
+def _reason_to_skip(labels: Strings, batches: Strings) -> str:
+    if len(np.unique(batches)) < 2:
+        return "the test cells come from one batch"
+    if len(np.unique(labels)) < 2:
+        return "the test cells are of one type"
+    if len(np.unique(labels)) == len(labels):
+        return "no two test cells share a type"
+    return ""
+
+
 def indicators(
-    cells: Floats, before: Floats, labels: Strings, batches: Strings, seed: int
+    cells: Floats,
+    before: Floats,
+    labels: Strings,
+    batches: Strings,
+    seed: int,
+    isolated: Strings | None = None,
 ) -> dict[str, float]:
-    """Return all indicators and the means of the paper, each in [0, 1], higher is better."""
+    """Return all indicators and the means of the paper, each in [0, 1], higher is better.
+
+    Parameters
+    ----------
+    isolated
+        Which types count as isolated; by default those in the fewest batches.
+    """
     from sklearn.cluster import KMeans
     from sklearn.metrics import (
         adjusted_rand_score,
@@ -113,7 +146,9 @@ def indicators(
     clusters = KMeans(k_types, n_init=_KMEANS_STARTS, random_state=seed).fit_predict(cells)
     widths = (silhouette_samples(cells, labels) + 1) / 2
     values = {
-        "isolated_labels": isolated_labels(widths, labels, batches),
+        "isolated_labels": isolated_labels(
+            widths, labels, isolated_types(labels, batches) if isolated is None else isolated
+        ),
         "kmeans_nmi": normalized_mutual_info_score(labels, clusters),
         "kmeans_ari": max(0.0, adjusted_rand_score(labels, clusters)),
         "silhouette_label": widths.mean(),
@@ -131,12 +166,17 @@ def indicators(
     return exact
 
 
-def isolated_labels(widths: NDArray[np.float64], labels: Strings, batches: Strings) -> float:
-    """Return the mean scaled silhouette [N] of the types that occur in the fewest batches."""
+def isolated_types(labels: Strings, batches: Strings) -> Strings:
+    """Return the types that occur in the fewest batches."""
     names = np.unique(labels)
     spread = np.asarray([len(np.unique(batches[labels == name])) for name in names])
-    isolated = names[spread == spread.min()]
-    return float(np.mean([widths[labels == name].mean() for name in isolated]))
+    return np.asarray(names[spread == spread.min()])
+
+
+def isolated_labels(widths: NDArray[np.float64], labels: Strings, isolated: Strings) -> float:
+    """Return the mean scaled silhouette [N] of the isolated types; NaN if none has cells."""
+    means = [widths[labels == name].mean() for name in isolated if (labels == name).any()]
+    return float(np.mean(means)) if means else float("nan")
 
 
 def pcr_comparison(before: Floats, after: Floats, batches: Strings) -> float:
@@ -175,75 +215,6 @@ def silhouette_by_batch(cells: Floats, labels: Strings, batches: Strings) -> flo
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def kbet_by_label(graph: Any, batches: Strings, labels: Strings, alpha: float = 0.05) -> float:
-    """Return the mean share of neighbourhoods whose batch mixture passes the kBET test.
-
-    Parameters
-    ----------
-    graph
-        Symmetric neighbour graph, CSR [N, N].
-    """
-    from scipy import sparse
-
-    scores = []
-    for name in np.unique(labels):
-        rows = np.flatnonzero(labels == name)
-        inside = batches[rows]
-        if len(rows) < 10 or len(np.unique(inside)) < 2:
-            continue
-        k = min(70, max(10, len(rows) // len(np.unique(inside)) // 4))
-        part = graph[rows][:, rows]
-        n_parts, member = sparse.csgraph.connected_components(part, connection="strong")
-        if n_parts > 1:
-            large = np.flatnonzero(np.bincount(member) >= 3 * k)
-            kept = np.flatnonzero(np.isin(member, large))
-            if len(kept) / len(rows) < 0.75:
-                scores.append(0.0)
-                continue
-            part, inside = part[kept][:, kept], inside[kept]
-            if len(np.unique(inside)) < 2:
-                continue
-        scores.append(_kbet(_diffusion_neighbors(part, k), inside, alpha))
-    return float(np.mean(scores)) if scores else float("nan")
-
-
-def _kbet(neighbors: NDArray[np.intp], batches: Strings, alpha: float) -> float:
-    from scipy.stats import chi2
-
-    names, codes = np.unique(batches, return_inverse=True)
-    expected = np.bincount(codes) / len(codes) * neighbors.shape[1]
-    observed = np.stack([(codes[neighbors] == b).sum(axis=1) for b in range(len(names))], axis=1)
-    statistic = ((observed - expected) ** 2 / expected).sum(axis=1)
-    return float((chi2.sf(statistic, len(names) - 1) >= alpha).mean())
-
-
-def _diffusion_neighbors(graph: Any, k: int) -> NDArray[np.intp]:
-    """Return each cell and its ``k`` nearest by diffusion distance, int [n, k + 1]."""
-    from scipy import sparse
-    from sklearn.neighbors import NearestNeighbors
-
-    n = graph.shape[0]
-    density = sparse.diags(1 / np.maximum(np.asarray(graph.sum(axis=0)).ravel(), 1e-12))
-    kernel = density @ graph @ density
-    scale = sparse.diags(1 / np.sqrt(np.maximum(np.asarray(kernel.sum(axis=0)).ravel(), 1e-12)))
-    transitions = (scale @ kernel @ scale).astype(np.float64)
-    n_maps = min(_DIFFUSION, n - 1)
-    if n <= 2000:
-        values, maps = np.linalg.eigh(transitions.toarray())
-        order = np.argsort(-np.abs(values))[:n_maps]
-    else:
-        start = np.ones(n) / math.sqrt(n)  # a fixed start: the same cells give the same bits
-        values, maps = sparse.linalg.eigsh(transitions, k=n_maps, v0=start)
-        order = np.argsort(-np.abs(values))
-    values, maps = values[order] + 1e-8, maps[:, order]
-    # Diffusion distance over all path lengths. The first component is stationary, says nothing, and
-    # with its eigenvalue of 1 would drown the others.
-    stretch = values[1:] / (1 - np.minimum(values[1:], 1 - 1e-8))
-    space = maps[:, 1:] * stretch
-    found = NearestNeighbors(n_neighbors=min(k + 1, n)).fit(space)
-    return np.asarray(found.kneighbors(space, return_distance=False), dtype=np.intp)
-
-
 def _neighbors(cells: Floats) -> dict[str, Any]:
     """Return scib-metrics' neighbour results, exact, self first."""
     from sklearn.neighbors import NearestNeighbors
@@ -256,21 +227,32 @@ def _neighbors(cells: Floats) -> dict[str, Any]:
 
 
 def _subsample(labels: Strings, batches: Strings, seed: int) -> NDArray[np.intp]:
-    """Return 80 % of the rows of every type and batch (at least one each), sorted."""
+    """Return rows, sorted, with one cell in five left out at random.
+
+    The cells stand in line by type and batch, and every five neighbours lose one: types and batches
+    keep their shares, and all subsamples are of one size (which spares recompiling).
+    """
     rng = np.random.default_rng(seed)
-    groups = np.unique(np.stack([labels, batches]), axis=1, return_inverse=True)[1].ravel()
-    kept = []
-    for group in np.unique(groups):
-        rows = rng.permutation(np.flatnonzero(groups == group))
-        kept.append(rows[: math.ceil(_SUBSAMPLE * len(rows))])
-    return np.sort(np.concatenate(kept))
+    mixed = rng.permutation(len(labels))
+    line = mixed[np.lexsort((batches[mixed], labels[mixed]))]
+    starts = np.arange(0, len(line) - _BLOCK + 1, _BLOCK)
+    return np.sort(np.delete(line, starts + rng.integers(_BLOCK, size=len(starts))))
 
 
-def _half_width(parts: list[float]) -> float:
+def _jackknife(value: float, parts: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Stretch the subsamples' values so that they spread as the value itself does, [S]."""
+    left_out = n // _BLOCK
+    if not left_out:
+        return np.full(len(parts), np.nan)
+    scale = math.sqrt((n - left_out) / left_out)
+    stretched: NDArray[np.float64] = value + scale * (parts - np.mean(parts))
+    return stretched
+
+
+def _half_width(draws: NDArray[np.float64]) -> float:
     from scipy.stats import t
 
-    defined = [part for part in parts if math.isfinite(part)]
+    defined = draws[np.isfinite(draws)]
     if len(defined) < 2:
         return float("nan")
-    spread = float(np.std(defined, ddof=1)) * math.sqrt(_SUBSAMPLE / (1 - _SUBSAMPLE))
-    return float(t.ppf(0.975, len(defined) - 1)) * spread
+    return float(t.ppf(0.975, len(defined) - 1)) * float(np.std(defined, ddof=1))

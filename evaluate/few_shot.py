@@ -1,22 +1,32 @@
 """Task 4, few-shot: K labelled cells per type, a frozen embedding, and everything else to predict.
 
 Support and query cells are disjoint and both come from the test split, so that not even the
-encoder's training has seen them. All methods get the same episodes.
+encoder's training has seen them. All methods get the same episodes, which hang on the ids of the
+cells and not on their order.
+
+An interval answers: what if other cells (or donors) had been sampled, and other support cells drawn?
+Each of its draws resamples both, episodes and cells; support cells of an episode are never among its
+queries. All methods see the same draws, so their differences can be tested draw by draw.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from okrcell.evaluate.annotation import probe_linear
 from okrcell.evaluate.config import EvaluateConfig
-from okrcell.evaluate.intervals import interval
+from okrcell.evaluate.data import EvalData
+from okrcell.evaluate.intervals import Bootstrap, interval
+from okrcell.evaluate.methods import MethodOutput
 from okrcell.evaluate.rows import Row, TaskResult
 
-__all__ = ["Episode", "episodes", "few_shot", "nearest_prototype"]
+__all__ = ["Episode", "episode_scores", "episodes", "few_shot", "nearest_prototype"]
+
+Doubles = NDArray[np.float64]
 
 _MAX_QUERIES = 5000
 
@@ -35,6 +45,7 @@ def episodes(
     """Draw episodes of ``shots`` cells per type; return them and the types with too few cells.
 
     A type takes part if it has at least ``shots + 1`` cells, so that one is left to be asked about.
+    At most 5,000 query cells per episode, a random choice beyond that.
     """
     types, counts = np.unique(labels, return_counts=True)
     usable = types[counts > shots]
@@ -42,9 +53,10 @@ def episodes(
     if len(usable) < 2:
         return [], dropped
     rng = np.random.default_rng([seed, shots])
+    members = [np.flatnonzero(labels == name) for name in usable]
     drawn = []
     for _ in range(n_episodes):
-        mixed = [rng.permutation(np.flatnonzero(labels == name)) for name in usable]
+        mixed = [rng.permutation(rows) for rows in members]
         query = np.concatenate([rows[shots:] for rows in mixed])
         if len(query) > _MAX_QUERIES:
             query = rng.permutation(query)[:_MAX_QUERIES]
@@ -52,60 +64,121 @@ def episodes(
     return drawn, dropped
 
 
-def few_shot(
-    name: str, cells: NDArray[np.float32], labels: NDArray[np.str_], config: EvaluateConfig
-) -> TaskResult:
-    """Score one embedding [N, D] of test cells.
-
-    Values are means over the episodes; the interval holds 95 % of the episodes, which is what one
-    lab with one set of K labelled cells per type may expect.
-    """
-    from sklearn.metrics import f1_score
-
+def few_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> TaskResult:
+    """Score the embedding of the test cells; values are means over the episodes."""
     result = TaskResult()
+    if method.cells is None:
+        result.notes.append(f"Few-shot was skipped for {method.name}: it has no embedding.")
+        return result
+    rows = data.test[np.argsort(data.cell_uids[data.test], kind="stable")]
+    cells, labels = method.cells[rows], data.labels[rows]
+    boot = Bootstrap.over(data.donors[rows], config.bootstrap, config.seed)
     result.details = {"curve": [], "dropped": {}}
     for shots in config.shots:
         drawn, dropped = episodes(labels, shots, config.episodes, config.seed)
         result.details["dropped"][str(shots)] = dropped
         if not drawn:
             result.notes.append(
-                f"Few-shot with K = {shots} was skipped: fewer than two types have {shots + 1} test cells."
+                f"Few-shot with K = {shots} was skipped: fewer than two types have "
+                f"{shots + 1} test cells."
             )
             continue
-        heads: dict[str, list[tuple[float, float]]] = {"prototype": [], "logistic": []}
-        for episode in drawn:
-            x, y = cells[episode.support], labels[episode.support]
-            asked, truth = cells[episode.query], labels[episode.query]
-            for head, predicted in (
-                ("prototype", nearest_prototype(x, y, asked)),
-                ("logistic", probe_linear(x, y, asked, config.seed)),
-            ):
-                f1 = f1_score(
-                    truth, predicted, labels=np.unique(truth), average="macro", zero_division=0
-                )
-                heads[head].append((float((predicted == truth).mean()), float(f1)))
-        n = len(drawn[0].query)
-        for head, scores in heads.items():
-            for metric, values in zip(("accuracy", "macro_f1"), np.asarray(scores).T, strict=True):
-                low, high = interval(values)
-                value = float(values.mean())
-                result.rows.append(
-                    Row(
-                        "few_shot",
-                        name,
-                        f"{metric} ({head}, K={shots})",
-                        value,
-                        low,
-                        high,
-                        n,
-                        str(config.seed),
-                    )
-                )
+        again = np.random.default_rng([config.seed, shots, 1])
+        chosen = again.integers(len(drawn), size=(boot.draws, len(drawn)))
+        for head in ("prototype", "logistic"):
+            predicted = [_predict(head, cells, labels, episode, config) for episode in drawn]
+            scores = episode_scores(labels, drawn, predicted, boot)  # [1 + draws, E, 2]
+            for at, metric in enumerate(("accuracy", "macro_f1")):
+                value = float(scores[0, :, at].mean())
+                draws = np.take_along_axis(scores[1:, :, at], chosen, axis=1).mean(axis=1)
+                n = len(drawn[0].query)
+                low, high = _interval(value, draws, min(n, boot.n_units))
+                named = f"{metric} ({head}, K={shots})"
+                row = Row("few_shot", method.name, named, value, low, high, n, str(config.seed))
+                result.put(row, draws)
                 if metric == "accuracy":
-                    result.details["curve"].append(
-                        {"head": head, "k": shots, "value": value, "low": low, "high": high}
-                    )
+                    point = {"head": head, "k": shots, "value": value, "low": low, "high": high}
+                    result.details["curve"].append(point)
     return result
+
+
+def episode_scores(
+    labels: NDArray[np.str_],
+    drawn: list[Episode],
+    predicted: list[NDArray[np.str_]],
+    boot: Bootstrap,
+) -> Doubles:
+    """Return accuracy and macro-F1 of every episode, float64 [1 + draws, E, 2].
+
+    First for the cells as they are, then for every resample of them. Macro-F1 is the mean over the
+    types that have query cells in the resample.
+
+    Parameters
+    ----------
+    labels
+        Of all test cells, [n].
+    predicted
+        Labels of each episode's query cells.
+    """
+    types, codes = np.unique(labels, return_inverse=True)
+    n, n_types, n_episodes = len(labels), len(types), len(drawn)
+    true = _counter([e.query for e in drawn], [codes[e.query] for e in drawn], n, n_types)
+    claims = [np.searchsorted(types, names) for names in predicted]
+    claimed = _counter([e.query for e in drawn], claims, n, n_types)
+    is_right = [claim == codes[e.query] for e, claim in zip(drawn, claims, strict=True)]
+    right = _counter(
+        [e.query[hit] for e, hit in zip(drawn, is_right, strict=True)],
+        [claim[hit] for claim, hit in zip(claims, is_right, strict=True)],
+        n,
+        n_types,
+    )
+
+    def of(weights: Doubles) -> Doubles:
+        hits, asked, said = (
+            np.asarray(weights @ counter).reshape(len(weights), n_episodes, n_types)
+            for counter in (right, true, claimed)
+        )
+        f1 = 2 * hits / np.maximum(asked + said, 1)
+        occurs = asked > 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accuracy = hits.sum(axis=2) / asked.sum(axis=2)
+            macro = (f1 * occurs).sum(axis=2) / occurs.sum(axis=2)
+        return np.stack([accuracy, macro], axis=2)
+
+    return np.concatenate([of(np.ones((1, n))), boot.apply(of)])
+
+
+def _interval(value: float, draws: Doubles, n_units: int) -> tuple[float, float]:
+    low, high = interval(draws)
+    if low == high == value and value in {0.0, 1.0}:
+        # Resampling cannot see what never happened: the exact binomial bound can.
+        reach = 1 - 0.025 ** (1 / n_units)
+        return (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
+    return low, high
+
+
+def _counter(
+    rows: list[NDArray[np.intp]], codes: list[NDArray[np.intp]], n: int, n_types: int
+) -> Any:
+    """Return CSR [n, E * T] that turns weights of cells into counts per episode and type."""
+    from scipy import sparse
+
+    columns = np.concatenate([code + e * n_types for e, code in enumerate(codes)])
+    every = np.concatenate(rows)
+    return sparse.csr_matrix((np.ones(len(every)), (every, columns)), (n, len(rows) * n_types))
+
+
+def _predict(
+    head: str,
+    cells: NDArray[np.float32],
+    labels: NDArray[np.str_],
+    episode: Episode,
+    config: EvaluateConfig,
+) -> NDArray[np.str_]:
+    x, y, asked = cells[episode.support], labels[episode.support], cells[episode.query]
+    if head == "prototype":
+        return nearest_prototype(x, y, asked)
+    return probe_linear(x, y, asked, config.seed)
 
 
 def nearest_prototype(

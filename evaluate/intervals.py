@@ -1,14 +1,15 @@
 """Bootstrap intervals: resample donors where there are enough of them, else cells.
 
 Every metric is written as a function of integer weights [b, n] (how often a unit was drawn), so one
-resampling serves all metrics and, with the same seed, all methods see the same resamples.
+resampling serves all metrics and, with the same seed, all methods see the same resamples. Memory is
+bounded: kept resamples take one byte a unit where they can, and at most ``_KEPT_BYTES`` together.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ __all__ = [
     "Metric",
     "accuracy_of",
     "confusions",
+    "f1_of_counts",
     "interval",
     "macro_f1_of",
     "of_tables",
+    "type_counts",
     "weighted_mean",
     "weighted_median",
 ]
@@ -33,6 +36,8 @@ MIN_DONORS = 5
 """With fewer donors a bootstrap over them has too few distinct outcomes: cells are resampled."""
 
 _CHUNK = 64
+_KEPT_BYTES = 1 << 28
+_BLOCK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -63,29 +68,50 @@ class Bootstrap:
         """What is resampled: ``donors`` or ``cells``."""
         return "cells" if self.donors is None else "donors"
 
+    @property
+    def n_units(self) -> int:
+        """How many cells or donors are resampled."""
+        return self.n if self.donors is None else len(np.unique(self.donors))
+
     def apply(self, metric: Metric) -> Floats:
         """Return ``metric`` of every resample, float64 [draws, ...].
 
         ``metric`` takes weights [b, n] and returns [b, ...].
         """
-        key = None if self.donors is None else self.donors.tobytes()
+        n_units = self.n if self.donors is None else int(self.donors.max()) + 1
+        step = max(1, min(_CHUNK, _BLOCK_BYTES // (8 * max(self.n, 1))))
+        block = np.empty((step, self.n))
         parts = []
         for start in range(0, self.draws, _CHUNK):
-            size = min(_CHUNK, self.draws - start)
-            weights = _weights(self.n, size, self.seed, start, key).astype(np.float64)
-            parts.append(metric(weights))
+            units = _units(n_units, min(_CHUNK, self.draws - start), self.seed, start)
+            for first in range(0, len(units), step):
+                some = units[first : first + step]
+                weights = block[: len(some)]
+                weights[:] = some if self.donors is None else some[:, self.donors]
+                parts.append(metric(weights))
         return np.concatenate(parts)
 
 
-@lru_cache(maxsize=64)
-def _weights(n: int, size: int, seed: int, start: int, donors: bytes | None) -> NDArray[np.int32]:
-    """Return how often each of ``n`` cells is drawn, int [size, n]; kept, since all metrics ask."""
-    codes = np.arange(n) if donors is None else np.frombuffer(donors, dtype=np.intp)
-    n_units = int(codes.max()) + 1
+_kept: OrderedDict[tuple[int, int, int, int], NDArray[np.integer]] = OrderedDict()
+
+
+def _units(n_units: int, size: int, seed: int, start: int) -> NDArray[np.integer]:
+    """Return how often each unit is drawn, [size, n_units]; kept, since all metrics ask."""
+    key = (n_units, size, seed, start)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return _kept[key]
     rng = np.random.default_rng([seed, start])
-    drawn = rng.integers(n_units, size=(size, n_units)) + n_units * np.arange(size)[:, None]
-    units = np.bincount(drawn.ravel(), minlength=size * n_units).reshape(size, n_units)
-    return np.asarray(units[:, codes], dtype=np.int32)
+    drawn: NDArray[np.integer] = np.empty((size, n_units), dtype=np.uint8)
+    for row in range(size):
+        counts = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units)
+        if counts.max() > np.iinfo(drawn.dtype).max:
+            drawn = drawn.astype(np.int32)
+        drawn[row] = counts
+    _kept[key] = drawn
+    while len(_kept) > 1 and sum(block.nbytes for block in _kept.values()) > _KEPT_BYTES:
+        _kept.popitem(last=False)
+    return drawn
 
 
 def interval(draws: Floats) -> tuple[float, float]:
@@ -135,6 +161,38 @@ def confusions(truth: NDArray[np.intp], predicted: NDArray[np.intp], n_types: in
         return tables.reshape(len(weights), n_types, n_types)
 
     return metric
+
+
+def type_counts(truth: NDArray[np.intp], predicted: NDArray[np.intp], n_types: int) -> Metric:
+    """Return the metric "right, true and claimed cells by type", [b, 3, T].
+
+    All that F1 needs of a confusion matrix. Predictions outside 0 to T - 1, such as a candidate that
+    no cell is of, are claims of no type.
+    """
+    right, known = predicted == truth, (predicted >= 0) & (predicted < n_types)
+    parts: list[tuple[NDArray[np.intp], NDArray[np.bool_] | slice]] = [
+        (truth[right], right),
+        (truth, slice(None)),
+        (predicted[known], known),
+    ]
+
+    def metric(weights: Floats) -> Floats:
+        counts = np.empty((len(weights), 3, n_types))
+        for row, weight in enumerate(weights):
+            for part, (codes, some) in enumerate(parts):
+                counts[row, part] = np.bincount(codes, weight[some], n_types)
+        return counts
+
+    return metric
+
+
+def f1_of_counts(counts: Floats) -> Floats:
+    """Return the macro-F1 [b] of counts [b, 3, T], over the types that occur."""
+    right, true, claimed = counts[:, 0], counts[:, 1], counts[:, 2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = np.where(true > 0, 2 * right / (true + claimed), 0.0)
+        mean: Floats = f1.sum(axis=1) / (true > 0).sum(axis=1)
+    return mean
 
 
 def of_tables(tables: Metric, score: Callable[[Floats], Floats]) -> Metric:

@@ -2,67 +2,68 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from okrcell import __version__
-from okrcell.artifacts import atomic_write, read_manifest
-from okrcell.evaluate import figures
-from okrcell.evaluate.config import TASKS
-from okrcell.evaluate.run import DETAILS, KIND, MAIN
-from okrcell.evaluate.summary import (
-    METRIC_NAMES,
-    TASK_NAMES,
-    clear_best,
-    headline,
-    load_results,
-    metric_name,
-    verdict,
+from okrcell.artifacts import atomic_write
+from okrcell.evaluate.export import export_tables_and_figures
+from okrcell.evaluate.report_data import (
+    Dataset,
+    Details,
+    Evaluation,
+    clean,
+    load_evaluation,
+    package_versions,
 )
-
-__all__ = ["write_report"]
-
-Details = Mapping[str, Any]
-
-_PACKAGES = (
-    "numpy",
-    "torch",
-    "scikit-learn",
-    "scanpy",
-    "scib-metrics",
-    "igraph",
-    "anndata",
+from okrcell.evaluate.report_figures import maps, task_figures
+from okrcell.evaluate.report_tables import (
+    comparison_table,
+    dataset_summaries,
+    split_words,
+    summary_table,
+    task_tables,
+    type_table,
 )
-_REFERENCES = ("duplicate ceiling", "chance")
+from okrcell.evaluate.summary import TASK_NAMES
+from okrcell.evaluate.words import limits, methods_paragraph, verdict
+
+__all__ = ["export_tables_and_figures", "write_report"]
+
+_MOST_TESTS = 400
+"""Beyond this many paired tests the page shows those of the main method alone."""
+
 _ASKED = {
     "clustering": "Do groups found in the embedding agree with the cell types?",
-    "annotation": "How well do simple classifiers, fitted on train cells, read types off the frozen embedding?",
+    "annotation": "How well are cell types read off by what was fitted on labelled train cells?",
     "batch": "Is technical origin gone while cell types stay apart?",
     "few_shot": "With K labelled cells per type, how many of the others are named right?",
     "zero_shot": "By text alone: is the nearest text that of the right type?",
     "retrieval": "Is a cell's own text found among all texts, and a text's cell among all cells?",
+    "robustness": "What is left when genes or molecules of the test cells are lost?",
 }
 _READ = {
     "clustering": "Leiden over a range of resolutions. “Chosen by label” takes the resolution that agrees best "
     "with the labels, as the paper does: it looks at the answer. “Label-free” takes the one with the best "
     "silhouette of its clusters. AvgBIO is the mean of ARI, NMI and ASW cell.",
-    "annotation": "Only test cells of types that occur in train. Logistic regression "
-    "(C = 1) on the scaled embedding, and kNN.",
+    "annotation": "Only test cells of types that occur in train. Linear probe: logistic regression on the "
+    "scaled frozen embedding; kNN on the same; own: the method's own classifier; fine-tuned: the whole "
+    "network trained further.",
     "batch": "AvgBIO-B is the mean of the first five indicators, AvgBATCH of the next three; iLISI and kBET "
-    "stand beside them. PCR comparison is 0 for pca by definition. random mixes batches perfectly and "
-    "knows no biology: read both columns. Intervals: delete-d jackknife over subsamples.",
+    "stand beside them. Overall is 0.6 AvgBIO-B + 0.4 AvgBATCH, the weights of scIB. PCR comparison is 0 for "
+    "pca by definition. random mixes batches perfectly and knows no biology: read both groups. Intervals: "
+    "delete-d jackknife over subsamples.",
     "few_shot": "Support and query cells come from the test split and are disjoint. Intervals hold 95 % of "
     "the episodes.",
-    "zero_shot": "Candidates are the texts of all types. “Unseen among all” is the honest question; “unseen "
-    "among unseen” leaves out the seen candidates and is easier: naming one type for all cells scores its "
-    "share. Ontology credit is 1 / (1 + d), d being the "
-    "is-a steps in the Cell Ontology between the true and the predicted type.",
+    "zero_shot": "Candidates are the texts of all types, unless a table names another set. “Unseen among all” "
+    "is the honest question; “unseen among unseen” leaves out the seen candidates and is easier. Ontology "
+    "credit is 1 / (1 + d), d being the is-a steps in the Cell Ontology between the true and the predicted "
+    "type. Confidence and the threshold of “unknown” are set on validation cells.",
     "retrieval": "Strict: only the cell's own copy of a text is right, although cells with the same "
     "description share it; the duplicate ceiling is the most that any method can reach. Graded: any cell "
     "with the same text is right. Ties count by expectation.",
+    "robustness": "The same classifier, fitted on whole train cells, asked about damaged test cells. Only "
+    "methods that can encode new cells.",
 }
 
 
@@ -82,52 +83,51 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
     ManifestError
         The folder is not a finished evaluation.
     """
-    context = context or {}
-    manifest = read_manifest(eval_dir, KIND)
-    details: Details = json.loads((eval_dir / DETAILS).read_text(encoding="utf-8"))
-    rows = load_results(eval_dir)
-    names = [entry["name"] for entry in details["methods"]]
-    styles = {name: index for index, name in enumerate(names)}
-    twins = [name for name in details["runs"] if name != MAIN]
-    lines = headline(rows)
+    context = clean(context or {}, mark_blanks=False)
+    ev = load_evaluation(eval_dir)
+    versions = {**package_versions(), **context.get("versions", {})}
+    told = [*context.get("warnings", ()), *(ev.details.get("notes") or ())]
+    several = len(ev.datasets) > 1
+    for dataset in ev.datasets:
+        for _, entry in ((dataset.key, dataset.entry), *dataset.splits):
+            head = f"{dataset.key}: " if several else ""
+            told += [f"{head}{note}" for note in entry.get("notes") or ()]
     out_html.parent.mkdir(parents=True, exist_ok=True)
     page = _environment().get_template("report.html.j2")
     html = page.render(
         title=context.get("title", "okrcell evaluation"),
         subtitle=context.get("subtitle", ""),
-        main=MAIN,
-        data=details["data"],
-        run=details["runs"][MAIN],
-        runs=details["runs"],
-        verdict=verdict(rows, details["data"], twins),
-        warnings=list(dict.fromkeys([*context.get("warnings", ()), *details["notes"]])),
-        summary={
-            "methods": [name for name in names if any(name in line["values"] for line in lines)],
-            "lines": lines,
-        },
-        tasks=[
-            {
-                "id": task,
-                "name": TASK_NAMES[task],
-                "asked": _ASKED[task],
-                "read": [_READ[task], *_remarks(task, details)],
-                "tables": _tables(task, rows, names),
-                "figures": _FIGURES[task](details, styles, rows),
-            }
-            for task in TASKS
-            if task in details["tasks"] and any(row["task"] == task for row in rows)
+        main=ev.main,
+        several=several,
+        verdict=verdict(ev),
+        warnings=list(dict.fromkeys(told)),
+        facts=_facts(ev),
+        summary=summary_table(ev),
+        is_tested=bool(ev.comparisons),
+        dataset_summaries=dataset_summaries(ev) if several else [],
+        umaps=[
+            {"key": dataset.key, "figures": found}
+            for number, dataset in enumerate(ev.datasets, 1)
+            if (found := maps(ev, dataset, number))
         ],
-        methods=details["methods"],
-        umaps=_umaps(details),
-        examples=[_example(number, entry) for number, entry in enumerate(details["examples"], 1)],
+        methods=ev.methods,
+        tasks=[_task(ev, task) for task in ev.tasks],
+        tests=comparison_table(ev, _MOST_TESTS),
+        n_tests=len(ev.comparisons),
+        examples=_examples(ev),
+        datasets=[_card(dataset, number) for number, dataset in enumerate(ev.datasets, 1)],
         data_card=context.get("data_card", {}),
         mapping_rows=context.get("mapping_rows", []),
         gene_coverage=context.get("gene_coverage", {}),
         commands=context.get("commands", []),
-        versions={**_versions(), **context.get("versions", {})},
-        inputs=manifest.inputs,
-        files={name: entry["sha256"] for name, entry in manifest.files.items()},
-        config=manifest.config,
+        versions=versions,
+        runs=ev.details.get("checkpoints") or {},
+        inputs=clean(ev.manifest.inputs),
+        files={name: entry["sha256"] for name, entry in ev.manifest.files.items()},
+        producer=ev.manifest.producer,
+        settings={key: _setting(value) for key, value in clean(ev.settings).items()},
+        paragraph=methods_paragraph(ev, package_versions()),
+        limits=limits(ev),
     )
     atomic_write(out_html, html)
 
@@ -145,194 +145,141 @@ def _environment() -> Any:
     )
 
 
-def _tables(task: str, rows: Sequence[Details], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the task's full tables: metrics down, methods across; long tasks in groups."""
-    mine = [row for row in rows if row["task"] == task]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for metric in dict.fromkeys(row["metric"] for row in mine):
-        values = {
-            row["method"]: {
-                "value": row["value"],
-                "low": row["ci_low"],
-                "high": row["ci_high"],
-                "n": row["n"],
-            }
-            for row in mine
-            if row["metric"] == metric
-        }
-        base, _, scope = metric.partition(" (")
-        group = scope.rstrip(")") if task not in {"batch", "few_shot"} else ""
-        groups.setdefault(group, []).append(
-            {
-                "metric": METRIC_NAMES.get(base, base) if group else metric_name(metric),
-                "n": max(cell["n"] for cell in values.values()),
-                "values": values,
-                "best": clear_best(metric, values),
-            }
+def _facts(ev: Evaluation) -> dict[str, str]:
+    """Return the card under the verdict."""
+    facts = {}
+    if len(ev.datasets) == 1:
+        data = ev.datasets[0].data
+        sizes = [data.get("n_train", 0), data.get("n_validation"), data.get("n_test", 0)]
+        names = "train / validation / test" if sizes[1] else "train / test"
+        facts["Dataset"] = ev.datasets[0].key
+        facts[f"Cells, {names}"] = " / ".join(
+            f"{n:,}" for n in sizes if n or n == 0 and n != sizes[1]
         )
-    tables = []
-    for group, part in groups.items():
-        present = {name for row in part for name in row["values"]}
-        caption = metric_name(f"x ({group})").removeprefix("x, ") if group else ""
-        tables.append(
-            {
-                "caption": caption if caption == "kNN" else caption[:1].upper() + caption[1:],
-                "methods": [name for name in (*names, *_REFERENCES) if name in present],
-                "rows": part,
-            }
+        facts["Split"] = split_words(ev.datasets[0].entry)
+        facts["Cell types, seen / unseen"] = (
+            f"{len(data.get('seen') or ())} / {len(data.get('unseen') or ())}"
         )
-    return tables
+        facts["Genes, values"] = f"{data.get('n_genes', 0):,}, {data.get('values', 'not stated')}"
+        facts["Distinct profiles"] = f"{data.get('n_profiles', 0):,}"
+        facts["Intervals"] = f"95 %, over {data.get('interval_unit', 'cells')}"
+    else:
+        facts["Datasets"] = f"{len(ev.datasets)}"
+        facts["Test cells"] = f"{sum(d.data.get('n_test', 0) for d in ev.datasets):,}"
+        facts["Intervals"] = "95 %, over donors where there are enough, else cells"
+    facts["Methods"] = f"{len(ev.methods)}; the report is about {ev.main}"
+    run = (ev.details.get("checkpoints") or {}).get(ev.main)
+    if run:
+        steps = run["facts"].get("steps", run["config"].get("steps"))
+        facts["Objective"] = str(run["config"].get("objective", "not stated"))
+        if steps is not None:
+            facts["Training steps"] = str(steps)
+    return facts
 
 
-def _remarks(task: str, details: Details) -> list[str]:
+def _task(ev: Evaluation, task: str) -> dict[str, Any]:
+    return {
+        "id": task,
+        "name": TASK_NAMES[task],
+        "asked": _ASKED[task],
+        "read": _READ[task],
+        "datasets": [
+            {
+                "key": dataset.key,
+                "figures": task_figures(ev, task, dataset, number),
+                "remarks": _remarks(ev, task, dataset),
+                "tables": task_tables(ev, task, dataset, number),
+            }
+            for number, dataset in enumerate(ev.datasets, 1)
+            if dataset in ev.measured(task)
+        ],
+    }
+
+
+def _remarks(ev: Evaluation, task: str, dataset: Dataset) -> list[str]:
     """Return what the reader should know of this task on these data."""
-    mine = details["tasks"][task]
-    if task == "clustering":
-        part = mine[MAIN]["label-free"]
+    details = dataset.details(task)
+    name = ev.main if ev.main in details else next(iter(details), "")
+    mine = details.get(name) or {}
+    if task == "clustering" and "label-free" in mine:
+        part = mine["label-free"]
         return [
-            f"Label-free, {MAIN}: resolutions {', '.join(f'{r:g}' for r in part['resolution'])} gave "
-            f"{', '.join(map(str, part['n_clusters']))} clusters for {mine[MAIN]['n_types']} types."
+            f"Label-free, {name}: resolutions {_list(part['resolution'])} gave "
+            f"{_list(part['n_clusters'])} clusters for {mine.get('n_types', '?')} types."
         ]
-    if task == "batch":
-        sizes = [f"{name or '(none)'}: {n} cells" for name, n in mine[MAIN]["batches"].items()]
+    if task == "batch" and mine.get("batches"):
+        sizes = [f"{batch or '(none)'}: {n} cells" for batch, n in mine["batches"].items()]
         return [f"Batches as the data name them: {'; '.join(sizes)}."]
     if task == "few_shot":
         return [
             f"K = {k}: left out for too few cells: {', '.join(names)}."
-            for k, names in mine[MAIN]["dropped"].items()
+            for k, names in (mine.get("dropped") or {}).items()
             if names
         ]
-    if task == "retrieval":
-        return [f"{mine[MAIN]['n_folds']} fold(s) of {mine[MAIN]['fold']} pairs."]
+    if task == "retrieval" and mine.get("fold"):
+        return [f"{mine['n_folds']} fold(s) of {mine['fold']} pairs."]
+    if task == "zero_shot":
+        return [
+            f"{method}: below a confidence of {part['unknown']['threshold']:.2f} a cell is called "
+            f"unknown; {100 * part['unknown']['coverage']:.0f} % of the cells are named, "
+            f"{100 * part['unknown']['accuracy']:.0f} % of these right."
+            for method, part in details.items()
+            if part.get("unknown")
+            and all(
+                part["unknown"].get(k) is not None for k in ("threshold", "coverage", "accuracy")
+            )
+        ][:6]
     return []
 
 
-def _values(
-    rows: Sequence[Details], task: str, metric: str
-) -> dict[str, tuple[float, float, float]]:
+def _list(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _card(dataset: Dataset, number: int) -> dict[str, Any]:
+    """Return one dataset's facts for the section on data."""
+    data = dataset.data
+    batches = [name or "(none)" for name in data.get("batches") or ()]
+    listed = ", ".join(batches[:30]) + (
+        f", and {len(batches) - 30} more" if len(batches) > 30 else ""
+    )
+    facts = {
+        "Cells, train / validation / test": " / ".join(
+            f"{data.get(key) or 0:,}" for key in ("n_train", "n_validation", "n_test")
+        ),
+        "Split": split_words(dataset.entry)
+        + "".join(f"; annotation also {split_words(entry)}" for _, entry in dataset.splits),
+        "Genes, values": f"{data.get('n_genes', 0):,}, {data.get('values', 'not stated')}",
+        "Texts": f"{data.get('n_profiles', 0):,}, {data.get('text_kind', 'description')}s",
+        "Tissue": data.get("tissue") or "not stated",
+        "Donors in the test split": str(data.get("donors") or "none named"),
+        "Batches in the test split": listed if batches not in ([], ["(none)"]) else "none named",
+        "Genes of the model that are measured": ", ".join(
+            f"{name} {100 * share:.0f} %"
+            for name, share in (data.get("gene_coverage") or {}).items()
+            if share is not None
+        ),
+        "sha256": str(data.get("sha256", ""))[:16],
+    }
     return {
-        row["method"]: (row["value"], row["ci_low"], row["ci_high"])
-        for row in rows
-        if row["task"] == task and row["metric"] == metric and row["value"] is not None
+        "key": dataset.key,
+        "facts": {key: value for key, value in facts.items() if value},
+        "types": type_table(dataset, number),
     }
 
 
-def _panels(
-    task: str, metrics: Sequence[str], styles: Mapping[str, int], rows: Sequence[Details]
-) -> list[Any]:
-    found = [(metric, _values(rows, task, metric)) for metric in metrics]
-    return [figures.dots(values, styles, metric_name(metric)) for metric, values in found if values]
+def _setting(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
-def _clustering(details: Details, styles: Mapping[str, int], rows: Sequence[Details]) -> list[Any]:
-    return _panels("clustering", ("avg_bio (label-free)", "avg_bio (best)"), styles, rows)
-
-
-def _annotation(details: Details, styles: Mapping[str, int], rows: Sequence[Details]) -> list[Any]:
-    panels = _panels("annotation", ("accuracy (linear)", "macro_f1 (linear)"), styles, rows)
-    table = details["tasks"]["annotation"][MAIN]["confusion"]
-    return [
-        *panels,
-        figures.heatmap(
-            table["labels"], table["matrix"], f"{MAIN}, linear probe: true type by predicted"
-        ),
-    ]
-
-
-def _batch(details: Details, styles: Mapping[str, int], rows: Sequence[Details]) -> list[Any]:
-    return _panels("batch", ("avg_bio_b", "avg_batch", "ilisi", "kbet"), styles, rows)
-
-
-def _few_shot(details: Details, styles: Mapping[str, int], rows: Sequence[Details]) -> list[Any]:
-    curves = {
-        name: part["curve"]
-        for name, part in details["tasks"]["few_shot"].items()
-        if part.get("curve")
-    }
-    panels: list[Any] = []
-    for head, words in (("prototype", "nearest prototype"), ("logistic", "logistic head")):
-        series = {
-            name: [(p["k"], p["value"], p["low"], p["high"]) for p in curve if p["head"] == head]
-            for name, curve in curves.items()
-        }
-        panels.append(
-            figures.lines(series, styles, f"Accuracy, {words}", "labelled cells per type (K)")
-        )
-    shown = [name for name in styles if name in curves]
-    return [*panels, _legend(shown, styles)]
-
-
-def _zero_shot(details: Details, styles: Mapping[str, int], rows: Sequence[Details]) -> list[Any]:
-    wanted = ("accuracy (seen)", "accuracy (unseen)", "accuracy (unseen_only)")
-    panels = _panels("zero_shot", wanted, styles, rows)
-    table = details["tasks"]["zero_shot"][MAIN]
-    labels = [f"{name} *" if name in table["unseen"] else name for name in table["labels"]]
-    title = f"{MAIN}: true type by nearest text (* = unseen type)"
-    return [*panels, figures.heatmap(labels, table["matrix"], title)]
-
-
-def _retrieval(details: Details, styles: Mapping[str, int], rows: Sequence[Details]) -> list[Any]:
-    found = details["tasks"]["retrieval"]
-    panels = []
-    for way in (
-        "cell to text, strict",
-        "text to cell, strict",
-        "cell to text, graded",
-        "text to cell, graded",
-    ):
-        series = {
-            name: [(k, y, None, None) for k, y in part["curve"][way]]
-            for name, part in found.items()
-            if "curve" in part
-        }
-        if way.endswith("strict"):
-            for reference in ("ceiling", "chance"):
-                series[reference] = [(k, y, None, None) for k, y in found["reference"][reference]]
-        title = f"Recall at k, {way}"
-        panels.append(
-            figures.lines(series, styles, title, "k", log_x=True, ticks=(1, 5, 10, 50, 100))
-        )
-    shown = [name for name in styles if name in found]
-    return [
-        *panels,
-        _legend(
-            shown,
-            styles,
-            "Thin dashed grey, strict only: above, the duplicate ceiling; below, chance.",
-        ),
-    ]
-
-
-_FIGURES = {
-    "clustering": _clustering,
-    "annotation": _annotation,
-    "batch": _batch,
-    "few_shot": _few_shot,
-    "zero_shot": _zero_shot,
-    "retrieval": _retrieval,
-}
-
-
-def _legend(names: Sequence[str], styles: Mapping[str, int], note: str = "") -> Any:
-    return figures.legend([(name, styles[name]) for name in names], is_line=True, note=note)
-
-
-def _umaps(details: Details) -> list[dict[str, Any]]:
-    """Return two figures, by type and by batch, each with the model beside PCA and one legend."""
-    umap = details["umap"]
-    found = []
-    for words, groups in (("cell type", umap["labels"]), ("batch", umap["batches"])):
-        names = sorted(set(groups))
-        found.append(
-            {
-                "words": words,
-                "panels": [
-                    figures.scatter(points, groups, names, f"{method}, by {words}")
-                    for method, points in umap["methods"].items()
-                ],
-                "legend": figures.legend([(name or "(none)", i) for i, name in enumerate(names)]),
-            }
-        )
+def _examples(ev: Evaluation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for dataset in ev.datasets:
+        for entry in dataset.entry.get("examples") or ():
+            named = {**entry, "dataset": dataset.key if len(ev.datasets) > 1 else ""}
+            found.append(_example(len(found) + 1, named))
     return found
 
 
@@ -350,13 +297,3 @@ def _example(number: int, entry: Details) -> dict[str, Any]:
             refs.append(evidence[key])
         sentences.append({**claim, "refs": refs})
     return {**entry, "sentences": sentences, "evidence": list(evidence.values())}
-
-
-def _versions() -> dict[str, str]:
-    found = {"okrcell": __version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from okrcell.evaluate.intervals import Bootstrap, Metric, interval
 from okrcell.schemas import TABLES
 
-__all__ = ["Row", "TaskResult", "measured", "to_table"]
+__all__ = ["Row", "TaskResult", "to_table"]
 
 
 @dataclass(frozen=True)
@@ -32,30 +33,50 @@ class Row:
 
 @dataclass
 class TaskResult:
-    """Rows for the results table, details for the report, and what the reader must be told."""
+    """What a task found for one method.
+
+    Attributes
+    ----------
+    rows
+        For the results table.
+    draws
+        Metric to float64 [draws], its value on the resamples; the same resamples for every method,
+        so that differences between methods can be tested draw by draw. Not every metric has them.
+    details
+        For the report; JSON values.
+    notes
+        What the reader must be told.
+    """
 
     rows: list[Row] = field(default_factory=list)
+    draws: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def measure(self, task: str, method: str, metric: str, of: Metric, boot: Bootstrap) -> None:
+        """Add a metric of weights: its value on the cells as they are, and its interval."""
+        value = float(of(np.ones((1, boot.n)))[0])
+        draws = boot.apply(of)
+        low, high = interval(draws)
+        if low == high == value and value in {0.0, 1.0}:
+            # Resampling cannot see what never happened: the exact binomial bound can.
+            reach = 1 - 0.025 ** (1 / boot.n_units)
+            low, high = (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
+        self.put(Row(task, method, metric, value, low, high, boot.n, str(boot.seed)), draws)
 
-def measured(task: str, method: str, metric: str, of: Metric, boot: Bootstrap) -> Row:
-    """Return the row of a metric of weights: its value on the cells as they are, and its interval."""
-    value = float(of(np.ones((1, boot.n)))[0])
-    low, high = interval(boot.apply(of))
-    if low == high == value and value in {0.0, 1.0}:
-        # Resampling cannot see what never happened: the exact binomial bound can.
-        units = boot.n if boot.donors is None else len(np.unique(boot.donors))
-        reach = 1 - 0.025 ** (1 / units)
-        low, high = (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
-    return Row(task, method, metric, value, low, high, boot.n, str(boot.seed))
+    def put(self, row: Row, draws: NDArray[np.float64] | None = None) -> None:
+        """Add a row, with its value on the resamples where it has one."""
+        self.rows.append(row)
+        if draws is not None:
+            self.draws[row.metric] = draws
 
 
-def to_table(rows: Sequence[Row], dataset: str, data_sha256: str, runs: dict[str, str]) -> pa.Table:
-    """Return the results table; ``runs`` maps methods to the sha256 of their checkpoint.
+def to_table(rows: Sequence[tuple[str, str, Row]], checkpoints: dict[str, str]) -> pa.Table:
+    """Return the results table of (dataset, sha256 of the data, row).
 
-    ``seconds`` stays empty: the table must not depend on the clock. The times of a run are kept
-    beside it in ``timings.json``.
+    ``checkpoints`` maps methods to the sha256 of what they were read from. ``seconds`` stays empty:
+    the table must not depend on the clock. The times of a run are kept beside it in
+    ``timings.json``.
     """
 
     def number(value: float) -> float | None:
@@ -75,9 +96,9 @@ def to_table(rows: Sequence[Row], dataset: str, data_sha256: str, runs: dict[str
                 "seed": row.seed,
                 "seconds": None,
                 "data_sha256": data_sha256,
-                "checkpoint_sha256": runs.get(row.method, ""),
+                "checkpoint_sha256": checkpoints.get(row.method, ""),
             }
-            for row in rows
+            for dataset, data_sha256, row in rows
         ],
         schema=TABLES["results"].schema,
     )

@@ -1,397 +1,475 @@
-"""Evaluate a run: six tasks, every method, one folder of results that is written once."""
+"""Evaluate methods on data: what is finished is kept, what is missing is computed, one folder results."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-import okrcell
 from okrcell.artifacts import (
     atomic_write,
-    commit,
     current_manifest,
-    invalidate,
+    file_sha256,
     read_manifest,
     writing,
 )
 from okrcell.config import fingerprint
-from okrcell.errors import ConfigError, LabelLeakError
-from okrcell.evaluate import methods as m
+from okrcell.evaluate.assemble import Part, assemble
 from okrcell.evaluate.config import EvaluateConfig
-from okrcell.evaluate.data import EvalData, load_eval_data
+from okrcell.evaluate.data import EvalData
+from okrcell.evaluate.folder import KIND, TIMINGS, UNITS
 from okrcell.evaluate.intervals import MIN_DONORS, Bootstrap
-from okrcell.evaluate.rows import TaskResult, to_table
-from okrcell.schemas import write_table
+from okrcell.evaluate.methods import Method, MethodOutput, NotApplicable
+from okrcell.evaluate.rows import TaskResult
+from okrcell.evaluate.suite import DataSpec
+from okrcell.evaluate.units import combine, load_unit, save_unit, unit_name
 
-if TYPE_CHECKING:
-    from okrcell.corpus.embedder import Embedder
-
-__all__ = ["KIND", "MAIN", "describe", "n_steps", "run"]
-
-KIND = "evaluation"
-MAIN = "okrcell"
-BASELINES = (
-    "majority",
-    "pca",
-    "pca+ridge",
-    "pca+ridge-desc",
-    "random",
-    "duplicate ceiling",
-    "chance",
-)
-TEXT_BASELINES = frozenset({"pca+ridge", "pca+ridge-desc"})
-RESULTS, DETAILS, TIMINGS = "results.parquet", "details.json", "timings.json"
+__all__ = ["describe", "load", "n_steps", "run"]
 
 _SMALL_TEST = 1000
 _UMAP_CELLS = 2000
+_UNSUPERVISED = frozenset({"clustering", "batch"})
 
-Progress = Callable[..., None]
+
+class Progress(Protocol):
+    """Called with the number of steps done and what they were."""
+
+    def __call__(self, n: int = 1, note: str = "") -> None: ...
 
 
 def describe(
-    model_run: Path,
-    store: Path,
-    job: Path,
-    config: EvaluateConfig,
-    twins: Mapping[str, Path] | None = None,
+    methods: Sequence[Method], specs: Sequence[DataSpec], out: Path, config: EvaluateConfig
 ) -> dict[str, Any]:
-    """Return what a run would read, without loading a model: the plan of ``--dry-run``."""
-    runs = _named_runs(model_run, twins)
+    """Return what a run would do, without loading a model: the plan of ``--dry-run``."""
+    data, missing, known = [], 0, 0
+    for spec in specs:
+        for number, part in enumerate(load(spec, config, methods)):
+            tasks = _tasks(part, spec, config, is_first=number == 0)
+            for task, method in _pairs(tasks, methods):
+                is_there = (out / UNITS / unit_name(part, task, method.identity, config)).exists()
+                known, missing = known + is_there, missing + (not is_there)
+            data.append(
+                {
+                    "dataset": part.dataset,
+                    "split": part.split,
+                    "tasks": list(tasks),
+                    "n_train": len(part.train),
+                    "n_validation": len(part.validation),
+                    "n_test": len(part.test),
+                    "types": len(part.types),
+                    "unseen": sorted(part.unseen),
+                    "notes": list(part.notes),
+                }
+            )
     return {
-        "methods": [*runs, *BASELINES[:5]],
+        "data": data,
+        "methods": [{"name": method.name, "about": method.about} for method in methods],
         "tasks": list(config.tasks),
-        "inputs": _inputs(runs, store, job),
+        "units_missing": missing,
+        "units_finished": known,
+        "inputs": _inputs(methods, specs),
         "config_sha256": fingerprint(config),
     }
 
 
 def run(
-    model_run: Path,
-    store: Path,
-    job: Path,
+    methods: Sequence[Method],
+    specs: Sequence[DataSpec],
     out: Path,
     config: EvaluateConfig | None = None,
     *,
-    twins: Mapping[str, Path] | None = None,
-    embedder: Embedder | None = None,
-    open_model: Callable[[Path], Any] | None = None,
+    n_asked: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a trained run and its twins beside the baselines.
+    """Evaluate methods on data, each beside the others.
 
     Parameters
     ----------
-    model_run, twins
-        Run folders; the first is reported as ``okrcell``, twins under the names given.
-    store, job
-        Where the cells and the descriptions are.
+    methods
+        From :func:`okrcell.evaluate.specs.parse_methods`; the first ``n_asked`` are those that the
+        user asked for, and the very first is the one that the report is about.
+    specs
+        From :func:`okrcell.evaluate.suite.suite_of`.
     out
-        Folder for ``results.parquet``, ``details.json`` and the manifest. An identical finished
-        evaluation there is reused.
-    embedder, open_model
-        Opened from the runs where they are not given.
+        Folder for results, comparisons, details, units and the manifest. Finished units are used
+        again; an identical finished evaluation is reused whole.
     progress
-        Called with ``(1, note=...)`` after each of the ``n_steps`` steps.
+        Called after each of the ``n_steps`` steps.
 
     Returns
     -------
     dict
-        ``reused``, ``out``, counts of cells and types, headline numbers and notes.
+        ``reused``, ``out``, datasets, methods, tasks, notes.
 
     Raises
     ------
     DataError
-        The data leak, hold fewer than two types, or an embedding is unusable.
+        The data cannot be used or leak, or an embedding is unusable.
+    LabelLeakError
+        Test cells, or the names of their types, are known where they must not be.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     config = config or EvaluateConfig()
-    runs = _named_runs(model_run, twins)
-    inputs = _inputs(runs, store, job)
+    inputs = _inputs(methods, specs)
     settings = config.model_dump(mode="json")
     manifest = current_manifest(out, KIND, config=settings, inputs=inputs)
     if manifest is not None:
         return {"reused": True, "out": str(out), **manifest.facts}
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    data = load_eval_data(store, job)
+    clock = _Clock(progress or (lambda n=1, note="": None))
+    parts: list[Part] = []
+    # All data are looked at before anything is computed: the last one's fault should not cost an hour.
+    first = [load(spec, config, methods) for spec in specs[:1]]
+    for spec in specs[1:]:
+        load(spec, config, methods)
     with writing(out, KIND):
-        invalidate(out)
-        clock = _Clock(progress or (lambda n=1, note="": None))
-        found = _methods(runs, data, config, embedder, open_model or okrcell.load, clock)
-        result = TaskResult(details={"tasks": {}}, notes=_notes(data))
         # Many small problems: threads would cost more than they bring, and change the sums.
         with threadpool_limits(1):
-            for task in config.tasks:
-                _task(task, found, data, config, result, clock)
-        result.details.update(_context(runs, found, data, job, config))
-        clock.done("context")
-        result.details["notes"] = list(dict.fromkeys(result.notes))
-        table = to_table(
-            result.rows, data.dataset, data.sha256, {name: inputs[name] for name in runs}
-        )
-        n_rows = write_table(out / RESULTS, "results", table)
-        atomic_write(
-            out / DETAILS, json.dumps(_plain(result.details), indent=1, sort_keys=True) + "\n"
-        )
-        atomic_write(out / TIMINGS, json.dumps(clock.seconds, indent=1) + "\n")
-        facts = {
-            "dataset": data.dataset,
-            "n_test": len(data.test),
-            "n_types": len(data.types),
-            "n_unseen": len(data.unseen),
-            "methods": [method.name for method in found],
-            "tasks": list(config.tasks),
-            "notes": result.details["notes"],
-        }
-        commit(
+            for spec in specs:
+                for number, data in enumerate(
+                    first.pop() if first else load(spec, config, methods)
+                ):
+                    parts.append(_evaluate(data, spec, methods, out, config, number == 0, clock))
+        cards = {m.name: _run_card(m) for m in methods if m.runs and m.refines is None}
+        facts = assemble(
             out,
-            KIND,
+            parts,
+            [{"name": m.name, "about": m.about, "identity": m.identity} for m in methods]
+            + [{"name": "majority", "about": _MAJORITY, "identity": "majority"}],
+            [method.name for method in methods[:n_asked]],
+            cards,
             config=settings,
             inputs=inputs,
-            files={RESULTS: n_rows, DETAILS: None},
-            facts=facts,
+            notes=_notes_of_all(parts),
         )
+        atomic_write(out / TIMINGS, json.dumps(clock.seconds, indent=1) + "\n")
     return {"reused": False, "out": str(out), **facts}
 
 
-def n_steps(config: EvaluateConfig, n_runs: int) -> int:
-    """Return how often ``run`` calls ``progress``."""
-    return n_runs + 4 + len(config.tasks) + 1
+_MAJORITY = "always the most frequent type of the train cells"
+
+
+def load(spec: DataSpec, config: EvaluateConfig, methods: Sequence[Method] = ()) -> list[EvalData]:
+    """Read the data of one table of a suite, once per way of splitting."""
+    if spec.path.is_dir():
+        from okrcell.errors import ConfigError
+        from okrcell.evaluate.stores import load_store
+
+        if spec.descriptions is None:
+            raise ConfigError(
+                f"--data {spec.path}",
+                found="a store without descriptions",
+                expected="the job that describes its profiles",
+                fix="Add --descriptions JOB.",
+            )
+        return [
+            load_store(spec.path, spec.descriptions, allow_named_types=config.allow_named_types)
+        ]
+    from okrcell.evaluate.tables import load_h5ad
+
+    keys = sorted({method.vectors for method in methods if method.vectors})
+    return load_h5ad(spec, config.seed, keys)
+
+
+def n_steps(methods: Sequence[Method], specs: Sequence[DataSpec]) -> int:
+    """Return how often ``run`` calls ``progress``; ways of splitting that are found out count once."""
+    return sum(max(len(spec.split), 1) for spec in specs) * (len(methods) + 1)
+
+
+def _inputs(methods: Sequence[Method], specs: Sequence[DataSpec]) -> dict[str, str]:
+    inputs = {f"method {method.name}": method.identity for method in methods}
+    for spec in specs:
+        about = spec.model_dump_json(exclude={"path", "descriptions", "terms", "texts"})
+        read = [about]
+        if spec.path.is_dir():
+            from okrcell.corpus.cells import cells_fingerprint
+
+            read.append(cells_fingerprint(spec.path))
+            if spec.descriptions is not None:
+                read.append(read_manifest(spec.descriptions, "job").fingerprint)
+        else:
+            files = [spec.path, spec.terms, spec.texts]
+            read += [file_sha256(f) for f in files if isinstance(f, Path) and f.is_file()]
+            read += [repr(sorted(spec.terms.items()))] if isinstance(spec.terms, dict) else []
+        inputs[f"data {spec.title}"] = fingerprint(read)
+    return inputs
 
 
 class _Clock:
     """Seconds per step; kept out of every file that a manifest lists."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Callable[..., None]) -> None:
         self.progress, self.last = progress, time.monotonic()
         self.seconds: dict[str, float] = {}
 
-    def done(self, step: str) -> None:
+    def took(self, step: str) -> None:
         now = time.monotonic()
-        self.seconds[step] = round(now - self.last, 3)
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self.last, 3)
         self.last = now
-        self.progress(1, note=step)
 
 
-def _named_runs(model_run: Path, twins: Mapping[str, Path] | None) -> dict[str, Path]:
-    runs = {MAIN: Path(model_run)}
-    for name, path in (twins or {}).items():
-        if not name or name == MAIN or name in BASELINES:
-            raise ConfigError(
-                f"--twin {name}",
-                found="a name that is taken" if name else "no name",
-                expected=f"none of {', '.join((MAIN, *BASELINES))}",
-                fix="Choose another name, such as --twin infonce=RUN.",
-            )
-        runs[name] = Path(path)
-    return runs
+def _tasks(
+    data: EvalData, spec: DataSpec, config: EvaluateConfig, *, is_first: bool
+) -> tuple[str, ...]:
+    allowed = spec.tasks or config.tasks
+    return tuple(t for t in config.tasks if t in allowed and (is_first or t == "annotation"))
 
 
-def _inputs(runs: Mapping[str, Path], store: Path, job: Path) -> dict[str, str]:
-    from okrcell.corpus.cells import cells_fingerprint
-
-    cells = cells_fingerprint(store)
-    inputs = {"cells": cells, "descriptions": read_manifest(job, "job").fingerprint}
-    for name, path in runs.items():
-        manifest = read_manifest(path, "run")
-        if manifest.inputs.get("cells") != cells:
-            raise LabelLeakError(
-                path,
-                found=f"a model trained on other cells, labels or splits than {store} holds now",
-                expected="the store it was trained from, unchanged",
-                fix="Train again on this store: otherwise test cells may have been trained on.",
-            )
-        inputs[name] = manifest.fingerprint
-    return inputs
+def _pairs(tasks: Sequence[str], methods: Sequence[Method]) -> list[tuple[str, Method]]:
+    return [(task, method) for method in methods for task in tasks if task in method.tasks]
 
 
-def _methods(
-    runs: Mapping[str, Path],
+def _evaluate(
     data: EvalData,
+    spec: DataSpec,
+    methods: Sequence[Method],
+    out: Path,
     config: EvaluateConfig,
-    embedder: Embedder | None,
-    open_model: Callable[[Path], Any],
+    is_first: bool,
     clock: _Clock,
-) -> list[m.MethodOutput]:
-    found = []
-    for name, path in runs.items():
-        model = open_model(path)
-        source: m.TextSource = model.config.text_source
-        about = f"trained with {model.config.objective} on {source}s"
-        found.append(m.trained(name, model, data, texts=source, about=about))
-        clock.done(f"method {name}")
-    base = m.pca(data, config.seed)
-    found.append(base)
-    clock.done("method pca")
-    if embedder is None:
-        from okrcell.corpus.embedder import load_embedder
+) -> Part:
+    """Compute what is missing for one dataset under one split."""
+    from okrcell.evaluate.summary import compared_metrics
 
-        embedder = load_embedder(config.embedder)
-    sources: tuple[m.TextSource, ...] = ("label", "description")
-    for texts in sources:
-        found.append(m.pca_ridge(data, base, embedder, texts))
-        clock.done(f"method {found[-1].name}")
-    found.append(m.random(data, config.seed))
-    clock.done("method random")
-    return found
+    compared = {metric for _, metric in compared_metrics()}
+    tasks = _tasks(data, spec, config, is_first=is_first)
+    rows = _shown(data, config)
+    part = Part(data.dataset, data.split, is_first, data.sha256, _card(data))
+    if is_first:
+        part.notes = [*data.notes, *_notes(data)]
+        part.examples = _examples(spec, data)
+        part.umap = {
+            "labels": data.labels[rows].tolist(),
+            "batches": data.batches[rows].tolist(),
+        }
+    where = f"{data.dataset} ({data.split})"
+    drawn = _drawn(methods) if _UNSUPERVISED & set(tasks) else frozenset()
+    before: list[np.ndarray] = []
+    shared: dict[str, Any] = {}
+    for method in methods:
+        mine = [task for task in tasks if task in method.tasks]
+        view = unit_name(data, "map" if method.name in drawn else "view", method.identity, config)
+        names = {task: unit_name(data, task, method.identity, config) for task in mine}
+        for task, name in names.items():
+            part.units.setdefault(task, {})[method.name] = name
+        part.views[method.name] = view
+        lost = [task for task in mine if load_unit(out / UNITS, names[task]) is None]
+        if lost or load_unit(out / UNITS, view) is None:
+            outputs = _outputs(method, data, config, shared)
+            for task in lost:
+                results = [_ask(task, o, data, config, before) for o in outputs.found]
+                result = combine(results, outputs.seeds) if results else TaskResult()
+                save_unit(out / UNITS, names[task], result, compared)
+                clock.took(f"{where}: {method.name}, {task}")
+            seen = TaskResult(details={"about": method.about}, notes=outputs.notes)
+            if outputs.found and outputs.found[0].coverage is not None:
+                seen.details["coverage"] = outputs.found[0].coverage
+            if method.name in drawn and outputs.found and outputs.found[0].cells is not None:
+                seen.details["umap"] = _umap(outputs.found[0].cells[rows], config.seed)
+            save_unit(out / UNITS, view, seen, compared)
+            clock.took(f"{where}: {method.name}")
+        clock.progress(1, note=f"{where}: {method.name}")
+    _references(data, tasks, out, config, part, compared)
+    clock.progress(1, note=f"{where}: references")
+    return part
 
 
-def _task(
+class _Outputs:
+    """What one method makes of the data, once per seed, or why it sits them out."""
+
+    def __init__(self, found: list[MethodOutput], seeds: list[int], notes: list[str]) -> None:
+        self.found, self.seeds, self.notes = found, seeds, notes
+
+
+def _outputs(
+    method: Method, data: EvalData, config: EvaluateConfig, shared: dict[str, Any]
+) -> _Outputs:
+    """Embed the data; a method that refines another takes what that one gave, if it is the last."""
+    from dataclasses import replace
+
+    if method.refines is not None and method.refines.name in shared:
+        base: _Outputs = shared[method.refines.name]
+        found = [replace(o, name=method.name, refined=True) for o in base.found]
+        return _Outputs(found, base.seeds, base.notes)
+    seeds = list(range(config.seed, config.seed + method.n_seeds))
+    try:
+        outputs = _Outputs([method.embed(data, seed) for seed in seeds], seeds, [])
+    except NotApplicable as reason:
+        outputs = _Outputs([], seeds, [str(reason)])
+    shared.clear()
+    shared[method.name] = outputs
+    return outputs
+
+
+def _ask(
     task: str,
-    found: list[m.MethodOutput],
+    method: MethodOutput,
     data: EvalData,
     config: EvaluateConfig,
-    total: TaskResult,
-    clock: _Clock,
-) -> None:
-    """Run one task for every method it applies to, and add its results to the total.
-
-    The ridge baselines live in a text space and are read only where texts are.
-    """
-    details: dict[str, Any] = {}
-
-    def add(name: str, part: TaskResult) -> None:
-        total.rows.extend(part.rows)
-        total.notes.extend(part.notes)
-        if part.details:
-            details[name] = part.details
-
-    of_cells = [method for method in found if method.name not in TEXT_BASELINES]
-    of_texts = [method for method in found if method.encode_text is not None]
-    rows = _thinned(data.test, config)
+    before: list[np.ndarray],
+) -> TaskResult:
+    """Run one task for one method."""
+    if task in {"zero_shot", "retrieval"} and method.encode_text is None:
+        return TaskResult(notes=[f"{method.name} gave no text vectors: {task} was left out."])
     if task == "clustering":
         from okrcell.evaluate.clustering import clustering
 
-        boot = Bootstrap.over(data.donors[rows], config.bootstrap, config.seed)
-        for method in of_cells:
-            add(
-                method.name,
-                clustering(method.name, method.cells[rows], data.labels[rows], boot, config),
-            )
-    elif task == "annotation":
-        from okrcell.evaluate.annotation import annotation, majority
+        return clustering(method, data, config)
+    if task == "annotation":
+        from okrcell.evaluate.annotation import annotation
 
-        for method in of_cells:
-            add(method.name, annotation(method, data, config))
-        add("majority", majority(data, config))
-    elif task == "batch":
+        return annotation(method, data, config)
+    if task == "batch":
+        from okrcell.evaluate.baselines import pca
         from okrcell.evaluate.batch import batch_correction
 
-        before = next(method for method in found if method.name == "pca").cells[rows]
-        where = data.labels[rows], data.batches[rows]
-        for method in of_cells:
-            add(
-                method.name,
-                batch_correction(method.name, method.cells[rows], before, *where, config),
-            )
-    elif task == "few_shot":
+        if not before:
+            cells = pca(data, config.seed).cells
+            assert cells is not None
+            before.append(cells)
+        return batch_correction(method, before[0], data, config)
+    if task == "few_shot":
         from okrcell.evaluate.few_shot import few_shot
 
-        for method in of_cells:
-            add(
-                method.name,
-                few_shot(method.name, method.cells[data.test], data.labels[data.test], config),
-            )
-    elif task == "zero_shot":
-        from okrcell.evaluate.zero_shot import majority_zero_shot, zero_shot
+        return few_shot(method, data, config)
+    if task == "zero_shot":
+        from okrcell.evaluate.zero_shot import zero_shot
 
-        for method in of_texts:
-            add(method.name, zero_shot(method, data, config))
-        add("majority", majority_zero_shot(data, config))
-    else:
-        from okrcell.evaluate.retrieval import ceiling, retrieval
+        return zero_shot(method, data, config)
+    if task == "retrieval":
+        from okrcell.evaluate.retrieval import retrieval
 
-        for method in of_texts:
-            add(method.name, retrieval(method, data, config))
-        add("reference", ceiling(data, config))
-    total.details["tasks"][task] = details
-    clock.done(f"task {task}")
+        return retrieval(method, data, config)
+    from okrcell.evaluate.robustness import robustness
+
+    return robustness(method, data, config)
 
 
-def _thinned(rows: np.ndarray, config: EvaluateConfig) -> np.ndarray:
-    if len(rows) <= config.max_cells:
-        return rows
-    return np.sort(np.random.default_rng(config.seed).permutation(rows)[: config.max_cells])
+def _references(
+    data: EvalData,
+    tasks: Sequence[str],
+    out: Path,
+    config: EvaluateConfig,
+    part: Part,
+    compared: set[str],
+) -> None:
+    """Score what needs no method: the most frequent type, and the bounds of strict retrieval."""
+
+    def majority_annotation() -> TaskResult:
+        from okrcell.evaluate.annotation import majority
+
+        return majority(data, config)
+
+    def majority_zero_shot() -> TaskResult:
+        from okrcell.evaluate.zero_shot import majority_zero_shot as guess
+
+        return guess(data, config)
+
+    def bounds() -> TaskResult:
+        from okrcell.evaluate.retrieval import ceiling
+
+        return ceiling(data, config)
+
+    found: Mapping[str, tuple[str, Callable[[], TaskResult]]] = {
+        "annotation": ("majority", majority_annotation),
+        "zero_shot": ("majority", majority_zero_shot),
+        "retrieval": ("reference", bounds),
+    }
+    for task, (name, make) in found.items():
+        if task in tasks:
+            unit = unit_name(data, task, name, config)
+            if load_unit(out / UNITS, unit) is None:
+                save_unit(out / UNITS, unit, make(), compared)
+            part.units.setdefault(task, {})[name] = unit
+
+
+# --- what the report says of the data ------------------------------------------------------------
+
+
+def _card(data: EvalData) -> dict[str, Any]:
+    types, counts = np.unique(data.labels[data.test], return_counts=True)
+    return {
+        "sha256": data.sha256,
+        "n_train": len(data.train),
+        "n_validation": len(data.validation),
+        "n_test": len(data.test),
+        "n_integrated": len(data.integrated),
+        "integration": data.integration,
+        "n_genes": len(data.matrix.gene_ids),
+        "values": str(data.matrix.values),
+        "n_profiles": len(data.descriptions),
+        "text_kind": data.text_kind,
+        "tissue": data.tissue,
+        "test_types": {str(k): int(v) for k, v in zip(types, counts, strict=True)},
+        "seen": sorted(data.seen),
+        "unseen": sorted(data.unseen),
+        "batches": sorted({str(name) for name in data.batches[data.integrated]}),
+        "donors": len({str(name) for name in data.donors} - {""}),
+        "interval_unit": Bootstrap.over(data.donors[data.test], 1, 0).unit,
+    }
 
 
 def _notes(data: EvalData) -> list[str]:
-    notes = list(data.notes)
+    notes = []
     n = len(data.test)
     if n < _SMALL_TEST:
         notes.append(
-            f"Only {n} test cells: differences of a few points are noise, as the intervals show."
+            f"{data.dataset}: only {n} test cells: differences of a few points are noise, as the "
+            "intervals show."
         )
     if Bootstrap.over(data.donors[data.test], 1, 0).unit == "cells":
         notes.append(
-            f"Intervals resample cells: fewer than {MIN_DONORS} donors are named in the test split, so "
-            "they say nothing about new donors."
-        )
-    if "+" not in data.dataset:
-        notes.append(
-            "One dataset: nothing here shows how the model does on another laboratory's cells."
+            f"{data.dataset}: intervals resample cells: fewer than {MIN_DONORS} donors are named in the "
+            "test split, so they say nothing about new donors."
         )
     if not data.unseen:
         notes.append(
-            "Every test type occurs in train: zero-shot on unseen types could not be asked."
+            f"{data.dataset}: every test type occurs in train: zero-shot on unseen types could not be "
+            "asked."
         )
     return notes
 
 
-def _context(
-    runs: Mapping[str, Path],
-    found: list[m.MethodOutput],
-    data: EvalData,
-    job: Path,
-    config: EvaluateConfig,
-) -> dict[str, Any]:
-    """Gather what the report shows beside the numbers."""
+def _notes_of_all(parts: Sequence[Part]) -> list[str]:
+    names = {name for part in parts for name in part.dataset.split("+")}
+    if len(names) > 1:
+        return []
+    return ["One dataset: nothing here shows how a method does on another laboratory's cells."]
+
+
+def _examples(spec: DataSpec, data: EvalData) -> list[Any]:
+    if spec.descriptions is None:
+        return []
     from okrcell.evaluate.examples import choose_profiles, collect_examples
 
-    rows = data.test
-    if len(rows) > _UMAP_CELLS:
-        rows = np.sort(np.random.default_rng(config.seed).permutation(rows)[:_UMAP_CELLS])
-    shown = [method for method in found if method.name in {MAIN, "pca"}]
-    types, counts = np.unique(data.labels[data.test], return_counts=True)
-    return {
-        "data": {
-            "dataset": data.dataset,
-            "sha256": data.sha256,
-            "n_train": len(data.train),
-            "n_test": len(data.test),
-            "n_genes": len(data.matrix.gene_ids),
-            "values": str(data.matrix.values),
-            "n_profiles": len(data.descriptions),
-            "test_types": {str(k): int(v) for k, v in zip(types, counts, strict=True)},
-            "seen": sorted(data.seen),
-            "unseen": sorted(data.unseen),
-            "batches": sorted({str(name) for name in data.batches[data.test]}),
-            "interval_unit": Bootstrap.over(data.donors[data.test], 1, 0).unit,
-        },
-        "methods": [{"name": method.name, "about": method.about} for method in found]
-        + [{"name": "majority", "about": "always the most frequent type of the train cells"}],
-        "runs": {name: _run_card(path) for name, path in runs.items()},
-        "umap": {
-            "methods": {method.name: _umap(method.cells[rows], config.seed) for method in shown},
-            "labels": data.labels[rows].tolist(),
-            "batches": data.batches[rows].tolist(),
-        },
-        "examples": collect_examples(job, choose_profiles(data), data),
-    }
+    return collect_examples(spec.descriptions, choose_profiles(data), data)
 
 
-def _run_card(path: Path) -> dict[str, Any]:
-    manifest = read_manifest(path, "run", verify=False)
+def _run_card(method: Method) -> dict[str, Any]:
+    manifest = read_manifest(method.runs[0], "run", verify=False)
     return {
-        "sha256": manifest.fingerprint,
+        "sha256": method.checkpoint,
         "config": dict(manifest.config),
         "facts": dict(manifest.facts),
         "producer": manifest.producer,
     }
+
+
+def _drawn(methods: Sequence[Method]) -> frozenset[str]:
+    """Return the methods whose UMAP is drawn: the first that has cells, and PCA."""
+    first = next((m.name for m in methods if m.tasks & _UNSUPERVISED), "")
+    return frozenset({first, "pca"})
+
+
+def _shown(data: EvalData, config: EvaluateConfig) -> np.ndarray:
+    rows = data.integrated
+    if len(rows) > _UMAP_CELLS:
+        rows = np.sort(np.random.default_rng(config.seed).permutation(rows)[:_UMAP_CELLS])
+    return rows
 
 
 def _umap(cells: np.ndarray, seed: int) -> list[list[float]]:
@@ -408,15 +486,4 @@ def _umap(cells: np.ndarray, seed: int) -> list[list[float]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about one thread, which is what makes it repeatable
         sc.tl.umap(graph, random_state=seed, init_pos="random" if len(cells) < 10 else "spectral")
-    return [[float(x), float(y)] for x, y in graph.obsm["X_umap"]]
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON values: floats rounded, what is not finite as null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
+    return [[round(float(x), 3), round(float(y), 3)] for x, y in graph.obsm["X_umap"]]

@@ -1,4 +1,4 @@
-"""Results in words: headline numbers, who is ahead beyond the intervals, and a verdict."""
+"""Results in numbers for people: headline lines, names, and who is clearly ahead of whom."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from okrcell.evaluate.run import MAIN, RESULTS
+from okrcell.evaluate.folder import COMPARISONS, RESULTS
 from okrcell.schemas import read_table
 
 __all__ = [
     "METRIC_NAMES",
     "TASK_NAMES",
     "clear_best",
+    "compare",
+    "compared_metrics",
+    "decisions",
     "format_value",
     "headline",
+    "is_lower_better",
+    "load_comparisons",
     "load_results",
     "metric_name",
-    "verdict",
+    "no_rivals",
 ]
 
 Cell = Mapping[str, Any]
+Row = Mapping[str, Any]
+Decided = Mapping[tuple[str, str], int]
+"""(method a, method b) to 1 where a is clearly better, -1 where it is clearly worse, 0 for neither."""
 
 TASK_NAMES = {
     "clustering": "Clustering",
@@ -29,6 +37,7 @@ TASK_NAMES = {
     "few_shot": "Few-shot annotation",
     "zero_shot": "Zero-shot annotation",
     "retrieval": "Retrieval",
+    "robustness": "Robustness",
 }
 
 METRIC_NAMES = {
@@ -40,7 +49,9 @@ METRIC_NAMES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro-F1",
     "top3": "Top-3 accuracy",
+    "top5": "Top-5 accuracy",
     "ontology_credit": "Ontology credit",
+    "ece": "Calibration error (lower is better)",
     "isolated_labels": "Isolated labels",
     "kmeans_nmi": "KMeans NMI",
     "kmeans_ari": "KMeans ARI",
@@ -63,28 +74,44 @@ _SCOPE_NAMES = {
     "all": "all types",
     "linear": "linear probe",
     "knn": "kNN",
+    "own": "its own classifier",
+    "finetune": "fine-tuned",
+    "finetuned": "fine-tuned",
     "best": "resolution chosen by label",
     "label-free": "label-free resolution",
 }
 
 _HEADLINE = (
     ("clustering", "avg_bio (label-free)"),
+    ("clustering", "ari (best)"),
+    ("clustering", "ami (best)"),
     ("annotation", "accuracy (linear)"),
     ("annotation", "macro_f1 (linear)"),
+    ("annotation", "accuracy (own)"),
+    ("annotation", "accuracy (finetuned)"),
     ("batch", "avg_bio_b"),
     ("batch", "avg_batch"),
     ("few_shot", "accuracy (prototype, K=1)"),
     ("few_shot", "accuracy (prototype, K=5)"),
+    ("few_shot", "accuracy (prototype, K=9)"),
     ("zero_shot", "accuracy (seen)"),
     ("zero_shot", "accuracy (unseen)"),
     ("zero_shot", "macro_f1 (all)"),
     ("retrieval", "R@1 (cell to text, graded)"),
+    ("retrieval", "R@1 (text to cell, graded)"),
     ("retrieval", "R@10 (cell to text, strict)"),
 )
-_REFERENCES = frozenset({"duplicate ceiling", "chance"})
+REFERENCES = frozenset({"duplicate ceiling", "chance"})
 _MIXING = frozenset(
     {"avg_batch", "silhouette_batch", "graph_connectivity", "pcr_comparison", "ilisi", "kbet"}
 )
+_LOWER = ("median_rank", "ece")
+_ALPHA = 0.05
+
+
+def compared_metrics() -> list[tuple[str, str]]:
+    """Return the headline metrics, (task, metric): those for which methods are tested in pairs."""
+    return list(_HEADLINE)
 
 
 def load_results(folder: Path) -> list[dict[str, Any]]:
@@ -93,49 +120,157 @@ def load_results(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def load_comparisons(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of an evaluation's paired tests; none where it holds no such table."""
+    path = folder / COMPARISONS
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = read_table(path, "comparisons").to_pylist()
+    return rows
+
+
 def metric_name(metric: str) -> str:
     """Return a metric's name for people: ``accuracy (seen)`` becomes ``Accuracy, seen types``."""
     base, _, scope = metric.partition(" (")
     scope = scope.rstrip(")")
     name = METRIC_NAMES.get(base, base)
-    return f"{name}, {_SCOPE_NAMES.get(scope, scope)}" if scope else name
+    return f"{name}, {scope_name(scope)}" if scope else name
+
+
+def scope_name(scope: str) -> str:
+    """Return the words for what stands in brackets behind a metric."""
+    return ", ".join(_SCOPE_NAMES.get(part, part) for part in scope.split(", "))
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether small values are good."""
+    return metric.startswith(_LOWER)
 
 
 def format_value(cell: Cell | None) -> str:
     """Return ``0.712 [0.66, 0.77]``, or a dash."""
     if cell is None or cell["value"] is None:
         return "–"
-    if cell["low"] is None or cell["low"] == cell["high"]:
+    if cell["low"] is None or cell["high"] is None or cell["low"] == cell["high"]:
         return f"{cell['value']:z.3f}"
     return f"{cell['value']:z.3f} [{cell['low']:z.2f}, {cell['high']:z.2f}]"
 
 
-def headline(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one line per headline number that was measured, with the values of all methods."""
+def cell_of(row: Row) -> dict[str, Any]:
+    """Return the value, the interval and the number of cells of a row of results."""
+    return {
+        "value": row["value"],
+        "low": row["ci_low"],
+        "high": row["ci_high"],
+        "n": row["n"],
+    }
+
+
+def decisions(comparisons: Sequence[Row]) -> dict[tuple[str, str, str], dict[tuple[str, str], int]]:
+    """Return what the paired tests decide, by (dataset, task, metric), both ways round.
+
+    A difference counts where its p, corrected by Holm, is below 0.05.
+    """
+    found: dict[tuple[str, str, str], dict[tuple[str, str], int]] = {}
+    for row in comparisons:
+        p, difference = row["p_adjusted"], row["difference"]
+        sign = 0
+        if p is not None and difference and p < _ALPHA:
+            sign = 1 if (difference > 0) != is_lower_better(row["metric"]) else -1
+        mine = found.setdefault((row["dataset"], row["task"], row["metric"]), {})
+        mine[row["method_a"], row["method_b"]] = sign
+        mine[row["method_b"], row["method_a"]] = -sign
+    return found
+
+
+def headline(
+    rows: Sequence[Row], comparisons: Sequence[Row] | None = None, main: str | None = None
+) -> list[dict[str, Any]]:
+    """Return one line per headline number that was measured, with the values of all methods.
+
+    With several datasets a value is the mean over those on which the method was measured
+    (``datasets`` says how many, ``wins`` on how many it is clearly the best); it has no interval.
+    Further splits of a dataset (``NAME/SPLIT``) do not enter the mean. ``best`` is the method that
+    is clearly the best; over several datasets: the one with the highest mean, if it was measured on
+    all of them and is clearly the best on more than half. ``main`` is listed first.
+    """
+    names = base_datasets(rows)
+    decided = decisions(comparisons or ())
     lines = []
     for task, metric in _HEADLINE:
-        values = {
-            row["method"]: {
-                "value": row["value"],
-                "low": row["ci_low"],
-                "high": row["ci_high"],
-                "n": row["n"],
-            }
-            for row in rows
-            if row["task"] == task and row["metric"] == metric
+        per_dataset: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in rows:
+            name = row.get("dataset", "")
+            if row["task"] == task and row["metric"] == metric and name in names:
+                per_dataset.setdefault(name, {})[row["method"]] = cell_of(row)
+        if not per_dataset:
+            continue
+        winners = {
+            name: clear_best(metric, values, decided.get((name, task, metric)))
+            for name, values in per_dataset.items()
         }
-        if values:
-            lines.append(
-                {
-                    "task": task,
-                    "task_name": TASK_NAMES[task],
-                    "metric": metric,
-                    "metric_name": metric_name(metric),
-                    "values": values,
-                    "best": clear_best(metric, values),
-                }
-            )
+        if len(names) == 1:
+            ((name, values),) = per_dataset.items()
+            best = winners[name]
+        else:
+            values, best = _over_datasets(metric, per_dataset, winners)
+        if main in values:
+            values = {str(main): values[str(main)], **values}
+        lines.append(
+            {
+                "task": task,
+                "task_name": TASK_NAMES[task],
+                "metric": metric,
+                "metric_name": metric_name(metric),
+                "values": values,
+                "best": best,
+            }
+        )
     return lines
+
+
+def base_datasets(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the datasets, without further splits of the same data (``NAME/SPLIT``)."""
+    names = list(dict.fromkeys(row.get("dataset", "") for row in rows))
+    known = set(names)
+
+    def is_split(name: str) -> bool:
+        return any(name[:i] in known for i, sign in enumerate(name) if sign == "/")
+
+    return [name for name in names if not is_split(name)]
+
+
+def _over_datasets(
+    metric: str,
+    per_dataset: Mapping[str, Mapping[str, Cell]],
+    winners: Mapping[str, str | None],
+) -> tuple[dict[str, dict[str, Any]], str | None]:
+    methods = dict.fromkeys(name for values in per_dataset.values() for name in values)
+    means: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        known = [
+            values[method]
+            for values in per_dataset.values()
+            if method in values and values[method]["value"] is not None
+        ]
+        means[method] = {
+            "value": sum(cell["value"] for cell in known) / len(known) if known else None,
+            "low": None,
+            "high": None,
+            "n": sum(cell["n"] for cell in known),
+            "datasets": len(known),
+            "wins": sum(winner == method for winner in winners.values()),
+        }
+    n = len(per_dataset)
+    rivals = [
+        name
+        for name, cell in means.items()
+        if cell["datasets"] == n and name not in no_rivals(metric)
+    ]
+    sign = -1 if is_lower_better(metric) else 1
+    best = max(rivals, key=lambda name: sign * means[name]["value"], default=None)
+    is_clear = best is not None and means[best]["wins"] * 2 > n
+    return means, best if is_clear else None
 
 
 def no_rivals(metric: str) -> frozenset[str]:
@@ -143,107 +278,46 @@ def no_rivals(metric: str) -> frozenset[str]:
 
     Ceilings and chance are references; random vectors mix batches perfectly and know nothing else.
     """
-    return _REFERENCES | {"random"} if metric in _MIXING else _REFERENCES
+    return REFERENCES | {"random"} if metric in _MIXING else REFERENCES
 
 
-def clear_best(metric: str, values: Mapping[str, Cell]) -> str | None:
-    """Return the best method if its interval overlaps with no rival's, else None."""
-    sign = -1.0 if metric.startswith("median_rank") else 1.0
-    spans = {}
-    for name, cell in values.items():
-        if name in no_rivals(metric) or cell["value"] is None:
-            continue
-        ends = [cell[key] if cell[key] is not None else cell["value"] for key in ("low", "high")]
-        spans[name] = (
-            sign * cell["value"],
-            min(sign * e for e in ends),
-            max(sign * e for e in ends),
-        )
-    if len(spans) < 2:
+def compare(
+    metric: str, values: Mapping[str, Cell], a: str, b: str, decided: Decided | None = None
+) -> int | None:
+    """Return 1 where ``a`` is clearly better than ``b``, -1 where it is clearly worse, else 0.
+
+    By the paired test where there is one; else by intervals that do not overlap. None where either
+    was not measured.
+    """
+    mine, theirs = values.get(a), values.get(b)
+    if not mine or not theirs or mine["value"] is None or theirs["value"] is None:
         return None
-    best = max(spans, key=lambda name: spans[name][0])
-    is_clear = all(spans[best][1] > high for name, (_, _, high) in spans.items() if name != best)
-    return best if is_clear else None
+    if decided and (a, b) in decided:
+        return decided[a, b]
+    low_a, high_a = _ends(mine)
+    low_b, high_b = _ends(theirs)
+    sign = -1 if is_lower_better(metric) else 1
+    return sign * (int(low_a > high_b) - int(low_b > high_a))
 
 
-def compare(line: Mapping[str, Any], other: str) -> str | None:
-    """Say whether the model is ``ahead``, ``behind`` or ``level`` with another method, by intervals."""
-    mine, theirs = line["values"].get(MAIN), line["values"].get(other)
-    if not mine or not theirs or None in (mine["low"], theirs["low"]):
+def _ends(cell: Cell) -> tuple[float, float]:
+    ends = [cell[key] if cell[key] is not None else cell["value"] for key in ("low", "high")]
+    return min(ends), max(ends)
+
+
+def clear_best(
+    metric: str, values: Mapping[str, Cell], decided: Decided | None = None
+) -> str | None:
+    """Return the method that is clearly better than every rival, else None."""
+    rivals = [
+        name
+        for name, cell in values.items()
+        if name not in no_rivals(metric) and cell["value"] is not None
+    ]
+    if len(rivals) < 2:
         return None
-    if mine["low"] > theirs["high"]:
-        return "ahead"
-    return "behind" if theirs["low"] > mine["high"] else "level"
-
-
-def verdict(
-    rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any], twins: Sequence[str]
-) -> list[str]:
-    """Return sentences that follow from the numbers alone, the good and the bad."""
-    lines = [line for line in headline(rows) if MAIN in line["values"]]
-    ahead = [line for line in lines if line["best"] == MAIN]
-    behind: dict[str, str] = {}
-    n_behind = 0
-    for line in lines:
-        rivals = set(line["values"]) - {MAIN} - no_rivals(line["metric"])
-        better = [name for name in sorted(rivals) if compare(line, name) == "behind"]
-        if better:
-            n_behind += 1
-            behind.setdefault(line["task"], _behind_words(line, better))
-    total, level = len(lines), len(lines) - len(ahead) - n_behind
-    said = [
-        f"On {data['n_test']} test cells of {data['dataset']} ({len(data['test_types'])} types, "
-        f"{len(data['unseen'])} of them never trained on), {MAIN} is the best method beyond the 95 % "
-        f"intervals in {len(ahead)} of {total} headline numbers, behind at least one other in "
-        f"{n_behind}, and not to be told apart from the best in {level}."
-    ]
-    said += _zero_shot_sentence(
-        {line["metric"]: line for line in lines if line["task"] == "zero_shot"},
-        len(data["test_types"]),
-    )
-    if ahead:
-        won = [f"{line['task_name'].lower()} ({line['metric_name']})" for line in ahead]
-        said.append(f"Best in {'; '.join(won)}.")
-    if behind:
-        said.append(f"Behind in {'; '.join(behind.values())}.")
-    for twin in twins:
-        known = [how for how in (compare(line, twin) for line in lines) if how]
-        if known:
-            said.append(
-                f"Against {twin}: ahead in {known.count('ahead')}, behind in {known.count('behind')}, "
-                f"level in {known.count('level')} of {len(known)} headline numbers."
-            )
-    return said
-
-
-def _behind_words(line: Mapping[str, Any], better: Sequence[str]) -> str:
-    best = max(better, key=lambda name: line["values"][name]["value"])
-    return (
-        f"{line['task_name'].lower()} ({line['metric_name']} {line['values'][MAIN]['value']:.2f}; "
-        f"{best} {line['values'][best]['value']:.2f})"
-    )
-
-
-def _zero_shot_sentence(zero: Mapping[str, Mapping[str, Any]], n_types: int) -> list[str]:
-    parts = []
-    for metric, words in (("accuracy (seen)", "seen"), ("accuracy (unseen)", "unseen")):
-        values = zero.get(metric, {}).get("values", {})
-        if MAIN in values:
-            others = {name: cell for name, cell in values.items() if name != MAIN}
-            mine = values[MAIN]
-            best = max(others, key=lambda name: others[name]["value"]) if others else None
-            beside = f"; best other, {best}: {_percent(others[best]['value'])}" if best else ""
-            parts.append(
-                f"{_percent(mine['value'])} (interval {_percent(mine['low'])} to {_percent(mine['high'])}) "
-                f"of the cells of {words} types{beside}"
-            )
-    if not parts:
-        return []
-    return [
-        f"By text alone it names the right one of {n_types} types for {', and for '.join(parts)}. Seen types "
-        "had labelled cells in training; unseen types had none."
-    ]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    sign = -1 if is_lower_better(metric) else 1
+    best = max(rivals, key=lambda name: sign * values[name]["value"])
+    others = [name for name in rivals if name != best]
+    wins = all(compare(metric, values, best, name, decided) == 1 for name in others)
+    return best if wins else None

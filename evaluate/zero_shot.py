@@ -3,68 +3,118 @@
 The candidates are the texts of all types in the data. Test cells are read in four scopes: all;
 seen types (cells of the type were trained on); unseen types among all candidates ("generalised",
 the honest question); and unseen types among unseen candidates only (easier, as often reported).
+Further rows read the same candidates by other texts, and the open question: which term of the
+Cell Ontology, among those of the tissue or among all.
+
+Scores against thousands of terms are never held at once: cells are taken in chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
 
+from okrcell.evaluate.answers import Answers, Rows, add_answers, nearest, read
+from okrcell.evaluate.calibration import MIN_VALIDATION, add_auroc_of_unseen, add_calibration
+from okrcell.evaluate.candidates import (
+    WORDINGS,
+    OpenSet,
+    candidate_vectors,
+    open_sets,
+    open_vectors,
+    type_texts,
+    type_vectors,
+)
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData
 from okrcell.evaluate.intervals import (
     Bootstrap,
-    accuracy_of,
-    confusions,
-    macro_f1_of,
+    f1_of_counts,
     of_tables,
+    type_counts,
     weighted_mean,
 )
-from okrcell.evaluate.methods import MethodOutput, candidate_vectors, unit
-from okrcell.evaluate.rows import TaskResult, measured
+from okrcell.evaluate.methods import MethodOutput, Vectors, as_float32, unit
+from okrcell.evaluate.ontology_credit import credit_between, credit_matrix, live_term
+from okrcell.evaluate.rows import TaskResult
 
 __all__ = ["SCOPES", "credit_matrix", "majority_zero_shot", "zero_shot"]
 
 SCOPES = ("all", "seen", "unseen", "unseen_only")
 
-_TOP = 3
+_TOP = (3,)
+_TOP_OPEN = (3, 5)
+_TOP_WRONG = 10
 
 
 def zero_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> TaskResult:
-    """Score one method; every error is counted, none is set aside as "unknown"."""
+    """Score one method; every error is counted, none is set aside as "unknown" but where said.
+
+    Scores of a ``refined`` method are smoothed over the test cells before they are read.
+    """
+    assert method.cells is not None
+    assert method.encode_text is not None
+    result = TaskResult()
+    cells = _cells(method, data, "test")
     vectors = candidate_vectors(method, data)
-    scores = unit(method.cells[data.test]) @ vectors.T
-    result = _score(method.name, scores.astype(np.float64), data, config)
-    types = list(data.types)
-    truth = np.searchsorted(np.asarray(types), data.labels[data.test])
-    predicted = scores.argmax(axis=1)
-    table = confusions(truth, predicted, len(types))(np.ones((1, len(truth))))[0]
-    result.details = {
-        "labels": types,
-        "unseen": sorted(data.unseen),
-        "matrix": [[int(count) for count in row] for row in table],
-    }
+    scores = cells @ vectors.T
+    _add_scopes(result, method.name, scores, data, config)
+    _add_wordings(result, method, cells, data, config)
+    for chosen in _open_sets(result, data):
+        _add_open(result, method, chosen, cells, data, config)
+    tuning = None
+    if len(data.validation) >= MIN_VALIDATION:
+        tuning = _cells(method, data, "validation") @ vectors.T
+    temperature = add_calibration(result, method.name, scores, tuning, data, config)
+    if data.unseen:
+        seen = np.flatnonzero(np.isin(data.types, sorted(data.seen)))
+        known = cells @ vectors[seen].T
+        add_auroc_of_unseen(result, method.name, known, temperature, data, config)
     return result
 
 
 def majority_zero_shot(data: EvalData, config: EvaluateConfig) -> TaskResult:
     """Score the guess of the most frequent train type; it has no guess among unseen types only."""
     types = np.asarray(data.types)
-    counts = np.asarray([(data.labels[data.train] == name).sum() for name in types], dtype=float)
-    scores = np.tile(counts, (len(data.test), 1))
-    result = _score("majority", scores, data, config)
+    counts = np.asarray([(data.labels[data.train] == name).sum() for name in types])
+    scores = np.broadcast_to(counts.astype(np.float32), (len(data.test), len(types)))
+    result = TaskResult()
+    _add_scopes(result, "majority", scores, data, config)
     result.rows = [row for row in result.rows if "unseen_only" not in row.metric]
+    result.draws = {name: draws for name, draws in result.draws.items() if "_only" not in name}
     return result
 
 
-def _score(
-    name: str, scores: NDArray[np.float64], data: EvalData, config: EvaluateConfig
-) -> TaskResult:
-    result = TaskResult()
-    types = np.asarray(data.types)
-    labels = data.labels[data.test]
+def _cells(method: MethodOutput, data: EvalData, split: str) -> Vectors:
+    """Return the unit vectors of a split's cells, float32 [n, D].
+
+    Those of a refined method are smoothed over the graph of these cells. Smoothing is linear, so that
+    of the vectors is that of all scores, and is done once.
+    """
+    assert method.cells is not None
+    cells = unit(method.cells[data.splits == split])
+    if not method.refined:
+        return cells
+    from okrcell.evaluate.refine import graph_basis, refine_scores
+
+    basis = graph_basis(data if split == "test" else _as_test(data, split))
+    return as_float32(refine_scores(cells, basis))
+
+
+def _as_test(data: EvalData, split: str) -> EvalData:
+    """Return the data with another split in the place of the test cells, which are left out."""
+    splits = np.where(
+        data.splits == split, "test", np.where(data.splits == "train", "train", "left out")
+    )
+    return dataclasses.replace(data, splits=splits)
+
+
+def _add_scopes(
+    result: TaskResult, name: str, scores: Vectors, data: EvalData, config: EvaluateConfig
+) -> None:
+    types, labels = np.asarray(data.types), data.labels[data.test]
     truth = np.searchsorted(types, labels)
     credit = credit_matrix(data.types, data.term_ids)
     is_unseen = np.isin(labels, sorted(data.unseen))
@@ -76,49 +126,127 @@ def _score(
     }
     everyone = np.arange(len(types))
     for scope in SCOPES:
-        index = rows[scope]
-        candidates = everyone
+        index, candidates = rows[scope], everyone
         if scope == "unseen_only":
             candidates = np.flatnonzero(np.isin(types, sorted(data.unseen)))
         if not len(index) or len(candidates) < 2:
             continue
-        ranked = candidates[np.argsort(-scores[index][:, candidates], axis=1, kind="stable")]
-        best, right = ranked[:, 0], truth[index]
+        right = truth[index]
+        found = read(scores[np.ix_(index, candidates)], np.searchsorted(candidates, right))
+        said = candidates[found.best]
         boot = Bootstrap.over(data.donors[data.test][index], config.bootstrap, config.seed)
-        table = confusions(right, best, len(types))
-        top = (ranked[:, :_TOP] == right[:, None]).any(axis=1).astype(float)
-        metrics = {
-            "accuracy": of_tables(table, accuracy_of),
-            "macro_f1": of_tables(table, macro_f1_of),
-            "ontology_credit": weighted_mean(credit[right, best]),
-        }
-        if len(candidates) > _TOP:  # else every answer is among the first three
-            metrics["top3"] = weighted_mean(top)
-        result.rows += [
-            measured("zero_shot", name, f"{metric} ({scope})", of, boot)
-            for metric, of in metrics.items()
+        # With three candidates or fewer every answer is among the first three.
+        top = [k for k in _TOP if len(candidates) > k]
+        add_answers(result, name, scope, found, said, right, credit[right, said], top, boot)
+    best = scores.argmax(axis=1)
+    table = np.bincount(truth * len(types) + best, minlength=len(types) ** 2)
+    result.details |= {
+        "labels": list(data.types),
+        "unseen": sorted(data.unseen),
+        "matrix": table.reshape(len(types), len(types)).tolist(),
+    }
+
+
+def _add_wordings(
+    result: TaskResult,
+    method: MethodOutput,
+    cells: Vectors,
+    data: EvalData,
+    config: EvaluateConfig,
+) -> None:
+    """Add accuracy and macro-F1 of the same candidates read by other texts."""
+    assert method.encode_text is not None
+    main = type_texts(data, method.texts)
+    truth = np.searchsorted(data.types, data.labels[data.test])
+    boot = Bootstrap.over(data.donors[data.test], config.bootstrap, config.seed)
+    for wording in WORDINGS:
+        texts = type_texts(data, wording)
+        if texts == main or (wording == "description" and data.text_kind == "label"):
+            continue
+        scores = cells @ type_vectors(method.encode_text, texts).T
+        found = read(scores, truth)
+        counts = type_counts(truth, found.best, len(data.types))
+        for metric, of in (
+            ("accuracy", weighted_mean((found.place == 0).astype(float))),
+            ("macro_f1", of_tables(counts, f1_of_counts)),
+        ):
+            result.measure("zero_shot", method.name, f"{metric} (all, {wording})", of, boot)
+
+
+def _open_sets(result: TaskResult, data: EvalData) -> list[OpenSet]:
+    found, notes = open_sets(data)
+    result.notes += notes
+    with_term = [
+        bool(live_term(data.term_ids.get(str(name), ""))) for name in data.labels[data.test]
+    ]
+    if not any(with_term):
+        return []
+    if not all(with_term):
+        result.notes.append(
+            f"Open candidates: {sum(with_term):,} of {len(with_term):,} test cells have a type with "
+            "a Cell Ontology term; the others are left out."
+        )
+    return found
+
+
+def _add_open(
+    result: TaskResult,
+    method: MethodOutput,
+    chosen: OpenSet,
+    cells: Vectors,
+    data: EvalData,
+    config: EvaluateConfig,
+) -> None:
+    """Add the rows of an open candidate set, for test cells whose type has a term."""
+    assert method.encode_text is not None
+    labels = data.labels[data.test]
+    term = {name: live_term(data.term_ids.get(name, "")) for name in data.types}
+    term_of_cell = np.asarray([term[str(name)] for name in labels])
+    asked = np.flatnonzero(term_of_cell != "")
+    true_terms, truth = np.unique(term_of_cell[asked], return_inverse=True)
+    position = {name: column for column, name in enumerate(chosen.terms)}
+    columns = np.asarray([position[str(name)] for name in true_terms])
+    vectors = open_vectors(method.encode_text, chosen.terms, method.texts)
+    right = columns[truth]
+    found = nearest(cells[asked], vectors, right)
+    # Number the answers as the true terms are; any other candidate is of no true type.
+    number = np.full(len(chosen.terms), -1, dtype=np.intp)
+    number[columns] = np.arange(len(columns))
+    said = number[found.best]
+    worth = credit_between([str(name) for name in true_terms], chosen.terms)[truth, found.best]
+    is_unseen = np.isin(labels[asked], sorted(data.unseen))
+    top = [k for k in _TOP_OPEN if len(chosen.terms) > k]
+    for scope, rows in (("all", np.arange(len(asked))), ("unseen", np.flatnonzero(is_unseen))):
+        if not len(rows):
+            continue
+        boot = Bootstrap.over(data.donors[data.test][asked][rows], config.bootstrap, config.seed)
+        some = Answers(found.best[rows], found.place[rows])
+        variant = f"{scope}, {chosen.name}"
+        add_answers(
+            result, method.name, variant, some, said[rows], truth[rows], worth[rows], top, boot
+        )
+    result.details.setdefault("open", {})[chosen.name] = {
+        "n_candidates": len(chosen.terms),
+        "top_wrong": _top_wrong(true_terms, truth, chosen, found),
+    }
+
+
+def _top_wrong(
+    true_terms: NDArray[np.str_], truth: Rows, chosen: OpenSet, found: Answers
+) -> list[list[str | int]]:
+    """Return the most frequent errors: label of the true term, label said, cells."""
+    from okrcell.corpus.ontology import names
+
+    wrong = found.place > 0
+    pairs, counts = np.unique(
+        np.column_stack([truth[wrong], found.best[wrong]]), axis=0, return_counts=True
+    )
+    order = np.argsort(-counts, kind="stable")[:_TOP_WRONG]
+    return [
+        [
+            names(str(true_terms[pairs[i, 0]]))[0],
+            names(chosen.terms[pairs[i, 1]])[0],
+            int(counts[i]),
         ]
-    return result
-
-
-def credit_matrix(types: Sequence[str], term_ids: Mapping[str, str]) -> NDArray[np.float64]:
-    """Return what a prediction is worth, float64 [T, T], rows true, columns predicted.
-
-    1 / (1 + d), where d is the number of is-a steps in the Cell Ontology from the true term up to a
-    common ancestor and down to the predicted one, by the shortest such way; either term may itself
-    be that ancestor. So the right type earns 1, its parent or child 1/2, a sibling 1/3. Types
-    without a term earn 1 for themselves and 0 otherwise.
-    """
-    from okrcell.corpus.ontology import ancestors
-
-    above = []
-    for name in types:
-        term = term_ids.get(name, "")
-        above.append({**ancestors(term), term: 0} if term else {})
-    credit = np.eye(len(types))
-    for i, first in enumerate(above):
-        for j, second in enumerate(above):
-            ways = [first[term] + second[term] for term in first.keys() & second.keys()]
-            if i != j and ways:
-                credit[i, j] = 1 / (1 + min(ways))
-    return credit
+        for i in order
+    ]

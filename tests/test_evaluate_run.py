@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,28 +14,45 @@ import pytest
 from scipy import sparse
 
 from okrcell.artifacts import commit, read_manifest, writing
+from okrcell.corpus.contents import content_hashes
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import ConfigError, DataError, LabelError, LabelLeakError, ManifestError
 from okrcell.evaluate import run as stage
+from okrcell.evaluate.baselines import pca, pca_ridge, random, trained
+from okrcell.evaluate.candidates import candidate_vectors
 from okrcell.evaluate.config import EvaluateConfig
-from okrcell.evaluate.data import (
-    EvalData,
+from okrcell.evaluate.data import EvalData
+from okrcell.evaluate.folder import UNITS
+from okrcell.evaluate.guards import (
+    check_alignment,
     check_embedding,
     check_leakage,
+    check_tuning,
     check_types,
-    load_eval_data,
+    check_unseen,
 )
-from okrcell.evaluate.methods import candidate_vectors, pca, pca_ridge, random, trained
-from okrcell.evaluate.report import write_report
-from okrcell.evaluate.summary import clear_best, format_value, headline, load_results, verdict
+from okrcell.evaluate.specs import BASELINES, parse_methods
+from okrcell.evaluate.stores import load_store
+from okrcell.evaluate.suite import suite_of
 from okrcell.evaluate.zero_shot import majority_zero_shot, zero_shot
 from okrcell.schemas import TABLES, read_table, write_table
+from okrcell.train.data import SEEN
 
 TYPES = ("B cell", "T cell", "monocyte", "natural killer cell")
 TERMS = ("CL:0000236", "CL:0000084", "CL:0000576", "CL:0000623")
 UNSEEN = "natural killer cell"
 HOSTILE = '<script>alert(1)</script> & "quotes"'
-SMALL = EvaluateConfig(bootstrap=100, seeds=2, episodes=20, shots=(1, 5), resolutions=(0.3, 1.0))
+SMALL = EvaluateConfig(
+    bootstrap=100,
+    seeds=2,
+    episodes=20,
+    shots=(1, 5),
+    resolutions=(0.3, 1.0),
+    dropout=(0.5,),
+    thinning=(0.5,),
+    open_candidates=("tissue",),
+    allow_named_types=True,
+)
 
 
 class WordEmbedder:
@@ -193,7 +208,8 @@ def test_zero_shot_of_a_perfect_model_and_of_chance(data: EvalData) -> None:
     perfect = zero_shot(
         trained("okrcell", model_for(data), data, texts="description", about=""), data, SMALL
     )
-    assert {row.value for row in perfect.rows} == {1.0}
+    plain = [row for row in perfect.rows if row.metric.startswith(("accuracy (", "macro_f1 ("))]
+    assert {row.value for row in plain if "," not in row.metric} == {1.0}
     assert {row.metric for row in perfect.rows} >= {
         f"accuracy ({s})" for s in ("all", "seen", "unseen")
     }
@@ -338,14 +354,20 @@ def _write_job(
         commit(job, "job", config={}, inputs={}, files=files)
 
 
-def _write_run(run: Path, objective: str, cells: str = "c" * 64) -> None:
+def _write_run(
+    run: Path, objective: str, cells: str = "c" * 64, seen: list[dict[str, str]] | None = None
+) -> None:
+    import pyarrow as pa
+
     with writing(run, "run"):
         (run / "weights").write_text(objective)
+        files: dict[str, int | None] = {"weights": None}
+        if seen is not None:
+            table = pa.Table.from_pylist(seen, schema=TABLES["seen_cells"].schema)
+            files[SEEN] = write_table(run / SEEN, "seen_cells", table)
         config = {"objective": objective, "text_source": "description"}
         inputs = {"cells": cells}
-        commit(
-            run, "run", config=config, inputs=inputs, files={"weights": None}, facts={"steps": 24}
-        )
+        commit(run, "run", config=config, inputs=inputs, files=files, facts={"steps": 24})
 
 
 @pytest.fixture
@@ -361,17 +383,17 @@ def evaluate(
     def open_model(path: Path) -> TableModel:
         return model_for(data, 0.9 if path.name == "model" else 0.3)
 
-    def run(out: str = "out", **keys: Any) -> dict[str, Any]:
-        return stage.run(
-            tmp_path / "model",
-            tmp_path / "store",
-            tmp_path / "job",
-            tmp_path / out,
-            SMALL.replace(**keys),
-            twins={"infonce": tmp_path / "twin"},
-            embedder=WordEmbedder(),
-            open_model=open_model,
+    def run(
+        out: str = "out", asked: tuple[str, ...] = ("model", "infonce=twin"), **keys: Any
+    ) -> dict[str, Any]:
+        config = SMALL.replace(**keys)
+        (tmp_path / "store").mkdir(exist_ok=True)
+        specs, _ = suite_of([tmp_path / "store"], descriptions=tmp_path / "job")
+        monkeypatch.chdir(tmp_path)
+        methods = parse_methods(
+            asked, config, extra=BASELINES, embedder=WordEmbedder(), open_model=open_model
         )
+        return stage.run(methods, specs, tmp_path / out, config, n_asked=len(asked))
 
     return run
 
@@ -390,15 +412,70 @@ def test_descriptions_that_saw_test_cells_are_refused(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_model_of_other_splits_is_refused(evaluate: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_model_of_other_splits_is_refused(
+    evaluate: Callable[..., Any], data: EvalData, tmp_path: Path
+) -> None:
     evaluate(tasks=("retrieval",))
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
     _write_run(tmp_path / "twin", "infonce", cells="d" * 64)
-    with pytest.raises(DataError, match="may have been trained on"):
+    with pytest.raises(LabelLeakError, match="does not say which cells"):
         evaluate(tasks=("zero_shot",))
-    assert (tmp_path / "out" / "manifest.json").exists()  # the finished evaluation is left alone
+    seen = content_hashes(data.matrix)
+    rows = [
+        {"cell_uid": f"elsewhere:{i}", "content": seen[int(i)]} for i in (*data.train, data.test[0])
+    ]
+    _write_run(tmp_path / "twin", "infonce", cells="d" * 64, seen=rows)
+    with pytest.raises(LabelLeakError, match=f"1 of .*trained on \\(toy:{data.test[0]}\\)"):
+        evaluate(tasks=("zero_shot",))
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+    _write_run(tmp_path / "twin", "infonce", cells="d" * 64, seen=rows[:-1])
+    assert evaluate(tasks=("zero_shot",))["reused"] is False
 
 
-def test_loading_keeps_labelled_train_and_test_cells(
+def test_cells_that_were_trained_on_are_known_in_any_file(data: EvalData, tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(len(data.matrix.gene_ids))
+    moved = CellMatrix(
+        data.matrix.matrix[:, order].tocsr(),
+        tuple(data.matrix.gene_ids[i] for i in order),
+        "counts",
+    )
+    assert content_hashes(moved) == content_hashes(data.matrix)
+    rows = [{"cell_uid": "x", "content": content_hashes(moved)[int(data.test[3])]}]
+    _write_run(tmp_path, "infonce", seen=rows)
+    with pytest.raises(LabelLeakError, match=f"toy:{data.test[3]}"):
+        check_unseen(data, tmp_path, data.matrix.gene_ids)
+    fewer = data.matrix.gene_ids[:20]  # other genes: another content
+    check_unseen(data, tmp_path, fewer)
+
+
+def test_names_in_descriptions_of_test_cells_are_refused_unless_allowed(
+    evaluate: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(LabelLeakError, match="4 of 4 descriptions .*name their cell type"):
+        evaluate(tasks=("retrieval",), allow_named_types=False)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_model_that_knows_nothing_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    texts = rng.normal(size=(8, 16)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    codes = np.arange(200) % 8
+    noise = rng.normal(size=(200, 400)).astype(np.float32)
+    wide = np.pad(texts, ((0, 0), (0, 384)))
+    noise[:, :16] = 0  # at right angles to every text
+    with pytest.raises(DataError, match=r"ln\(8\) = 2.079"):
+        check_alignment(noise / np.linalg.norm(noise, axis=1, keepdims=True), wide, codes, "m")
+    check_alignment(texts[codes], texts, codes, "m")
+
+
+def test_nothing_is_chosen_on_test_cells() -> None:
+    check_tuning("validation", "temperature")
+    with pytest.raises(ConfigError, match="a choice made on the test split"):
+        check_tuning("test", "temperature")
+
+
+def test_loading_keeps_labelled_cells_of_all_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: EvalData
 ) -> None:
     splits = data.splits.astype("U10")
@@ -406,14 +483,14 @@ def test_loading_keeps_labelled_train_and_test_cells(
     given = dataclasses.replace(data, splits=splits)
     _fake_corpus(monkeypatch, given)
     _write_job(tmp_path / "job", rejected=("p1",))
-    loaded = load_eval_data(tmp_path, tmp_path / "job")
-    assert len(loaded.labels) == 117
+    loaded = load_store(tmp_path, tmp_path / "job", allow_named_types=True)
+    assert len(loaded.labels) == 120
+    assert loaded.validation.tolist() == data.test[:3].tolist()
     assert loaded.seen == frozenset(TYPES[:3])
     assert loaded.descriptions["p1"] == "Plain T cell."
     assert any("1 of 4 profiles have no accepted description" in note for note in loaded.notes)
     assert any("3 of 4 descriptions contain a name" in note for note in loaded.notes)
-    kept = splits != "validation"
-    assert (loaded.matrix.matrix != data.matrix.matrix[kept]).nnz == 0
+    assert (loaded.matrix.matrix != data.matrix.matrix).nnz == 0
 
 
 def test_results_are_complete_repeatable_and_reused(
@@ -448,158 +525,39 @@ def test_results_are_complete_repeatable_and_reused(
         assert shared[key] <= best + 1e-9
 
 
-def test_twins_need_free_names_and_finished_runs(tmp_path: Path) -> None:
+def test_a_further_method_computes_that_method_alone(
+    evaluate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    evaluate(asked=("model",), tasks=("few_shot",))
+    units = tmp_path / "out" / UNITS
+    before = {path.name: path.stat().st_mtime_ns for path in units.iterdir()}
+    evaluate(asked=("model", "infonce=twin"), tasks=("few_shot",))
+    after = {path.name: path.stat().st_mtime_ns for path in units.iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert len(after) - len(before) == 2  # the task and the view of the twin
+    (tmp_path / "out" / "manifest.json").unlink()  # as if it had been killed
+    (units / next(name for name in before if name.startswith("few_shot"))).write_text("{")
+    evaluate(asked=("model",), tasks=("few_shot",), out="other")
+    evaluate(asked=("infonce=twin", "model"), tasks=("few_shot",))  # a damaged piece is made anew
+    first, other = (
+        {
+            (r["method"], r["metric"]): r["value"]
+            for r in read_table(tmp_path / name / "results.parquet", "results").to_pylist()
+            if r["method"] == "okrcell" or r["method"] == "model"
+        }
+        for name in ("out", "other")
+    )
+    assert sorted(first.values()) == sorted(other.values())
+
+
+def test_names_must_be_free_and_specifications_mean_something(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="taken"):
-        stage.describe(tmp_path, tmp_path, tmp_path, SMALL, {"pca": tmp_path})
+        parse_methods(["pca", "pca=random"], SMALL)
+    with pytest.raises(ConfigError, match="taken"):
+        parse_methods(["majority=random"], SMALL)
+    with pytest.raises(ConfigError, match="no such folder"):
+        parse_methods(["no-such-thing"], SMALL)
+    with pytest.raises(ManifestError):
+        parse_methods([str(tmp_path)], SMALL)
     with pytest.raises(ManifestError):
         read_manifest(tmp_path / "none", "run")
-
-
-# --- words and the report --------------------------------------------------------------------
-
-
-def _row(
-    method: str, value: float, low: float, high: float, metric: str = "accuracy (seen)"
-) -> dict[str, Any]:
-    return {
-        "task": "zero_shot",
-        "method": method,
-        "metric": metric,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "n": 50,
-    }
-
-
-def test_best_is_claimed_only_beyond_the_intervals() -> None:
-    clear = headline([_row("okrcell", 0.8, 0.7, 0.9), _row("pca", 0.5, 0.4, 0.6)])
-    close = headline([_row("okrcell", 0.8, 0.7, 0.9), _row("pca", 0.65, 0.6, 0.75)])
-    assert (clear[0]["best"], close[0]["best"]) == ("okrcell", None)
-    low = {"a": {"value": 3, "low": 2, "high": 4}, "b": {"value": 9, "low": 8, "high": 10}}
-    assert clear_best("median_rank (x)", low) == "a"
-    mixing = {
-        "m": {"value": 0.5, "low": 0.4, "high": 0.6},
-        "random": {"value": 0.9, "low": 0.9, "high": 0.9},
-    }
-    assert clear_best("accuracy (all)", mixing) == "random"
-    assert clear_best("avg_batch", {**mixing, "p": {"value": 0.1, "low": 0.1, "high": 0.1}}) == "m"
-
-
-def test_the_verdict_says_what_is_worse() -> None:
-    rows = [
-        _row("okrcell", 0.4, 0.3, 0.5),
-        _row("pca+ridge", 0.8, 0.7, 0.9),
-        _row("infonce", 0.1, 0.0, 0.2),
-    ]
-    known = {
-        "n_test": 50,
-        "dataset": "toy",
-        "test_types": dict.fromkeys(TYPES, 1),
-        "unseen": [UNSEEN],
-    }
-    said = " ".join(verdict(rows, known, ["infonce"]))
-    assert "best method beyond the 95 % intervals in 0 of 1" in said
-    assert "Behind in zero-shot annotation (Accuracy, seen types 0.40; pca+ridge 0.80)" in said
-    assert "Against infonce: ahead in 1" in said
-    assert "40 % (interval 30 % to 50 %)" in said
-
-
-def test_values_print_with_their_interval() -> None:
-    assert format_value({"value": 0.7123, "low": 0.65, "high": 0.78}) == "0.712 [0.65, 0.78]"
-    assert format_value({"value": -0.0001, "low": None, "high": None}) == "0.000"
-    assert format_value(None) == "–"
-
-
-@pytest.fixture
-def page(evaluate: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
-    evaluate()
-    context = {
-        "title": "Toy evaluation",
-        "subtitle": "Four types of simulated cells",
-        "warnings": ["The batches are synthetic."],
-        "commands": ["okrcell evaluate run model --data store"],
-        "data_card": {"source": "simulated", HOSTILE: HOSTILE},
-        "gene_coverage": {"resolved": "40 of 40"},
-        "mapping_rows": [
-            {
-                "field": "cell_type",
-                "label": HOSTILE,
-                "term_id": "CL:0000236",
-                "term_label": "B cell",
-                "score": 1.0,
-                "reason": "label",
-                "n_cells": 30,
-            },
-            {"field": "tissue", "label": "nowhere", "term_id": None, "score": None, "reason": None},
-        ],
-    }
-    write_report(tmp_path / "out", tmp_path / "web" / "report.html", context)
-    return tmp_path / "web" / "report.html"
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_report_is_complete_escaped_and_repeatable(page: Path, tmp_path: Path) -> None:
-    html = page.read_text(encoding="utf-8")
-    assert "<script" not in html
-    assert "&lt;script&gt;alert(1)" in html
-    assert "<mark>kills target\ncells</mark>" in html
-    for words in (
-        "Toy evaluation",
-        "synthetic",
-        "pca+ridge",
-        "duplicate ceiling",
-        "unsupported",
-        "CL:0000236",
-    ):
-        assert words in html
-    for task in stage.EvaluateConfig().tasks:
-        assert f'<section id="{task}">' in html
-    assert "http" not in html.replace("http-equiv", "")
-    write_report(tmp_path / "out", tmp_path / "again.html", {})
-    write_report(tmp_path / "out", tmp_path / "twice.html", {})
-    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "twice.html").read_bytes()
-    known = load_results(tmp_path / "out")
-    assert {row["task"] for row in known} == set(stage.EvaluateConfig().tasks)
-    timings = json.loads((tmp_path / "out" / "timings.json").read_text())
-    assert "timings.json" not in read_manifest(tmp_path / "out", "evaluation").files
-    assert timings["task batch"] > 0
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    program = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if program is None:
-        pytest.skip("no Chromium: install it with `apt-get install chromium`")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=flags)
-        yield opened
-        opened.close()
-
-
-@pytest.mark.browser
-@pytest.mark.filterwarnings("ignore")
-def test_the_report_in_a_browser(page: Path, browser: Any) -> None:
-    for width in (1280, 400):
-        for scheme in ("light", "dark"):
-            tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            said: list[str] = []
-            asked: list[str] = []
-            tab.on("console", lambda message, said=said: said.append(message.text))
-            tab.on("pageerror", lambda error, said=said: said.append(str(error)))
-            tab.on("request", lambda request, asked=asked: asked.append(request.url))
-            tab.goto(page.as_uri())
-            assert said == []
-            assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            assert tab.locator("svg[role=img]").count() >= 15
-            links = tab.locator("sup a").first
-            links.click()
-            assert tab.evaluate("document.querySelector(':target') !== null")
-            tab.close()

@@ -13,13 +13,26 @@ import torch
 
 from okrcell.artifacts import read_manifest
 from okrcell.corpus.cells import cells_fingerprint, load_cells, load_profiles
+from okrcell.corpus.contents import content_hashes
 from okrcell.corpus.shards import CellMatrix, load_matrix
 from okrcell.errors import TrainingError
 from okrcell.schemas import read_table
 from okrcell.train.config import TrainConfig
 from okrcell.train.tokens import Tokens, column_tokens, tokenise
 
-__all__ = ["Batch", "Pairs", "Texts", "batch_order", "load_pairs", "load_texts", "read_batch"]
+__all__ = [
+    "SEEN",
+    "Batch",
+    "Pairs",
+    "Texts",
+    "batch_order",
+    "load_pairs",
+    "load_texts",
+    "read_batch",
+    "seen_cells",
+]
+
+SEEN = "seen_cells.parquet"
 
 
 @dataclass(frozen=True)
@@ -154,6 +167,19 @@ def load_pairs(store: Path, found: Texts, split: str = "train") -> Pairs:
         columns=columns,
         vocabulary=vocabulary,
     )
+
+
+def seen_cells(pairs: Pairs) -> pa.Table:
+    """Return the table ``seen_cells``: id and content of every cell of the pairs.
+
+    With it an evaluation on other data can tell whether the model has been trained on a test cell.
+    """
+    content = [""] * len(pairs)
+    for number, matrix in enumerate(pairs.matrices):
+        at = np.flatnonzero(pairs.dataset == number)
+        for place, found in zip(at, content_hashes(matrix, pairs.row[at]), strict=True):
+            content[place] = found
+    return pa.table({"cell_uid": list(pairs.cell_uids), "content": content})
 
 
 def batch_order(n_pairs: int, batch_size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:

@@ -19,11 +19,21 @@ from okrcell.config import fingerprint
 from okrcell.console import progress, say
 from okrcell.corpus.embedder import Embedder, load_embedder
 from okrcell.errors import TrainingError
+from okrcell.schemas import write_table
 from okrcell.train import losses
 from okrcell.train.checkpoint import MODEL, WEIGHTS, read_state, save_state, save_weights
 from okrcell.train.config import TrainConfig
 from okrcell.train.cra import CrossModalRobustAlignment
-from okrcell.train.data import Batch, Pairs, batch_order, load_pairs, load_texts, read_batch
+from okrcell.train.data import (
+    SEEN,
+    Batch,
+    Pairs,
+    batch_order,
+    load_pairs,
+    load_texts,
+    read_batch,
+    seen_cells,
+)
 from okrcell.train.encoder import CellEncoder, mask_bins
 
 __all__ = ["describe", "train"]
@@ -96,6 +106,7 @@ def train(
         invalidate(out)
         save_weights(out, run.encoder, card)
         atomic_write(out / _HISTORY, json.dumps(history, indent=0) + "\n")
+        seen = write_table(out / SEEN, "seen_cells", seen_cells(pairs))
         facts = {
             "pairs": len(pairs),
             "cells_without_text": pairs.n_without_text,
@@ -105,7 +116,7 @@ def train(
             "steps": run.total_steps,
             "last_losses": history[-1],
         }
-        files = {WEIGHTS: None, MODEL: None, _HISTORY: len(history)}
+        files = {WEIGHTS: None, MODEL: None, _HISTORY: len(history), SEEN: seen}
         manifest = commit(out, "run", config=key, inputs=inputs, files=files, facts=facts)
         (out / _RESUME).unlink(missing_ok=True)
     return {"reused": False, **manifest.facts}

@@ -1,0 +1,218 @@
+"""Embeddings of other tools: a key of ``obsm`` with text vectors beside it, or a Python function."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from okrcell.artifacts import file_sha256
+from okrcell.config import fingerprint
+from okrcell.errors import ConfigError, DataError, FileFormatError
+from okrcell.evaluate.config import Task
+from okrcell.evaluate.data import EvalData
+from okrcell.evaluate.guards import check_embedding
+from okrcell.evaluate.methods import Method, MethodOutput, NotApplicable, as_float32, unit
+
+__all__ = ["of_function", "of_obsm", "read_text_vectors"]
+
+_OF_CELLS: frozenset[Task] = frozenset({"clustering", "annotation", "batch", "few_shot"})
+_OF_TEXTS: frozenset[Task] = frozenset({"zero_shot", "retrieval"})
+_NAMED = 3
+
+
+def of_obsm(name: str, spec: str) -> Method:
+    """Return the method ``obsm:KEY[,texts=FILE]``.
+
+    FILE is an npz with ``texts`` (strings [n]: type names, Cell Ontology ids or whole texts) and
+    ``vectors`` (float [n, D], of the same space as the cells).
+    """
+    key, _, rest = spec.removeprefix("obsm:").partition(",")
+    file = Path(rest.removeprefix("texts=")) if rest.startswith("texts=") else None
+    if not key or (rest and file is None):
+        raise ConfigError(
+            f"method '{spec}'",
+            found="no key of obsm" if not key else f"'{rest}' after the key",
+            expected="obsm:KEY or obsm:KEY,texts=FILE.npz",
+            fix="Write for example obsm:X_scGPT.",
+        )
+    title = name or key
+    tasks = _OF_CELLS
+    identity: dict[str, Any] = {"obsm": key}
+    if file is not None:
+        read_text_vectors(file)
+        tasks = tasks | _OF_TEXTS
+        identity["texts"] = file_sha256(file)
+
+    def embed(data: EvalData, seed: int) -> MethodOutput:
+        if key not in data.vectors:
+            raise NotApplicable(f"{title}: {data.dataset} has no obsm '{key}'")
+        cells = data.vectors[key]
+        check_embedding(cells, data.cell_uids, title)
+        if file is None:
+            return MethodOutput(title, cells, f"obsm '{key}' of the file")
+        known = _for_types(read_text_vectors(file), data, file, cells.shape[1])
+
+        def encode(texts: list[str]) -> NDArray[np.float32]:
+            return unit(np.stack([known[text] for text in texts]))
+
+        about = f"obsm '{key}' of the file, with text vectors of {file.name}"
+        return MethodOutput(title, cells, about, encode, "label", known_texts=frozenset(known))
+
+    return Method(title, fingerprint(identity), f"obsm '{key}'", tasks, embed, vectors=key)
+
+
+def read_text_vectors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return text to vector [D].
+
+    Raises
+    ------
+    FileFormatError
+        Not an npz with ``texts`` and ``vectors`` of one length, or values that are not finite.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            texts, vectors = content["texts"], np.asarray(content["vectors"], dtype=np.float32)
+    except (OSError, KeyError, ValueError) as error:
+        raise _bad_texts(path, str(error).splitlines()[0][:120]) from None
+    if vectors.ndim != 2 or texts.shape != (len(vectors),):
+        raise _bad_texts(path, f"texts of shape {texts.shape}, vectors of shape {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        broken = texts[~np.isfinite(vectors).all(axis=1)][:_NAMED]
+        raise _bad_texts(path, f"values that are not finite ({', '.join(map(str, broken))})")
+    return {str(text): vector for text, vector in zip(texts, vectors, strict=True)}
+
+
+def _bad_texts(path: Path, found: str) -> FileFormatError:
+    return FileFormatError(
+        path,
+        found=found,
+        expected="an npz file with texts (strings [n]) and vectors (float [n, D])",
+        fix="Write it with numpy.savez(FILE, texts=..., vectors=...).",
+    )
+
+
+def _for_types(
+    given: dict[str, NDArray[np.float32]], data: EvalData, path: Path, dim: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return label to vector for every type of the data."""
+    found = {}
+    for name in data.types:
+        for key in (name, data.term_ids.get(name, "")):
+            if key in given:
+                found[name] = given[key]
+                break
+    missing = sorted(set(data.types) - found.keys())
+    if missing:
+        raise DataError(
+            path,
+            found=f"no vector for {len(missing)} types of {data.dataset} "
+            f"({', '.join(missing[:_NAMED])})",
+            expected="one for the name or the Cell Ontology id of every type",
+            fix="Add them, or leave texts=FILE away.",
+        )
+    width = len(next(iter(found.values())))
+    if width != dim:
+        raise DataError(
+            path,
+            found=f"vectors of width {width}",
+            expected=f"{dim}, the width of the cells' embedding",
+            fix="Project cells and texts into one space first.",
+        )
+    return found
+
+
+def of_function(name: str, spec: str, seed: int) -> Method:
+    """Return the method ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``.
+
+    The function is called as ``function(adata, seed=...)``. ``adata`` holds all cells on unversioned
+    Ensembl ids, and in ``obs`` the columns ``cell_type`` (empty for cells that are not trained on),
+    ``split``, ``batch`` and ``donor``. It returns an array [N, D], or a dict with ``cells`` and, where
+    it can, ``encode_text`` (list of str to [n, D]) and ``predicted`` (labels [N]).
+    """
+    target, _, attribute = spec.rpartition(":")
+    function, source = _import(target, attribute, spec)
+    title = name or attribute
+
+    def embed(data: EvalData, at: int) -> MethodOutput:
+        returned = function(_masked(data), seed=at)
+        parts = returned if isinstance(returned, dict) else {"cells": returned}
+        cells = parts.get("cells")
+        if cells is not None:
+            cells = as_float32(np.asarray(cells))
+            if cells.ndim != 2 or len(cells) != len(data.labels):
+                raise DataError(
+                    f"method '{title}'",
+                    found=f"an array of shape {cells.shape}",
+                    expected=f"({len(data.labels)}, D): one row per cell",
+                    fix=f"Let {spec} return all cells in their order.",
+                )
+            check_embedding(cells, data.cell_uids, title)
+        encode = parts.get("encode_text")
+        predicted = parts.get("predicted")
+        return MethodOutput(
+            title,
+            cells,
+            f"Python function {spec}",
+            None if encode is None else (lambda texts: unit(as_float32(np.asarray(encode(texts))))),
+            predicted=None if predicted is None else np.asarray(predicted).astype(np.str_),
+        )
+
+    identity = hashlib.sha256(source).hexdigest()
+    tasks = _OF_CELLS | _OF_TEXTS
+    return Method(
+        title,
+        fingerprint({"function": spec, "source": identity, "seed": seed}),
+        f"Python function {spec}",
+        tasks,
+        embed,
+    )
+
+
+def _import(target: str, attribute: str, spec: str) -> tuple[Callable[..., Any], bytes]:
+    try:
+        if target.endswith(".py"):
+            path = Path(target)
+            found = importlib.util.spec_from_file_location(path.stem, path)
+            assert found is not None
+            assert found.loader is not None
+            module = importlib.util.module_from_spec(found)
+            sys.modules.setdefault(path.stem, module)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(target)
+        function = getattr(module, attribute)
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+        raise ConfigError(
+            f"method '{spec}'",
+            found=f"nothing to call ({str(error).splitlines()[0][:120]})",
+            expected="MODULE:FUNCTION that can be imported, or FILE.py:FUNCTION",
+            fix="Check the spelling, and that the module is installed here.",
+        ) from None
+    origin = getattr(module, "__file__", None)
+    return function, Path(origin).read_bytes() if origin else spec.encode()
+
+
+def _masked(data: EvalData) -> Any:
+    """Return the cells as AnnData; labels of cells that are not trained on are hidden."""
+    import pandas as pd
+    from anndata import AnnData
+
+    obs = pd.DataFrame(
+        {
+            "cell_type": np.where(data.splits == "train", data.labels, ""),
+            "split": data.splits,
+            "batch": data.batches,
+            "donor": data.donors,
+        },
+        index=data.cell_uids.tolist(),
+    )
+    var = pd.DataFrame(index=list(data.matrix.gene_ids))
+    return AnnData(data.matrix.matrix.copy(), obs=obs, var=var)

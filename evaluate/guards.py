@@ -1,0 +1,247 @@
+"""Guards: what makes a number worthless is refused, with the cells or types that make it so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from okrcell.errors import ConfigError, DataError, LabelError, LabelLeakError
+from okrcell.evaluate.data import EvalData, Strings
+from okrcell.schemas import read_table
+
+__all__ = [
+    "check_alignment",
+    "check_embedding",
+    "check_expression",
+    "check_leakage",
+    "check_named_types",
+    "check_tuning",
+    "check_types",
+    "check_uids",
+    "check_unseen",
+]
+
+_NAMED = 3
+_SEEN = "seen_cells.parquet"
+_LEARNT = 0.01
+"""A model must better the loss of guessing by this share."""
+
+
+def check_expression(job: Path, test_uids: Sequence[str]) -> None:
+    """Refuse descriptions whose expression evidence comes from cells that are tested on.
+
+    Raises
+    ------
+    LabelLeakError
+        Some test cells fed a description.
+    """
+    path = job / "expression_cells.parquet"
+    seen = set(read_table(path, "expression_cells")["cell_uid"].to_pylist())
+    told = sorted(seen.intersection(test_uids))
+    if told:
+        raise LabelLeakError(
+            job,
+            found=f"descriptions written from the expression of {len(told)} test cells "
+            f"({', '.join(told[:_NAMED])})",
+            expected="descriptions that saw training cells only, or no cells",
+            fix="The splits have changed since: plan and run the job again, with --no-expression for "
+            "texts of zero-shot tests.",
+        )
+
+
+def check_types(data: EvalData, where: Path | str) -> None:
+    """Refuse data in which nothing can be told apart."""
+    for split in ("train", "test"):
+        if not (data.splits == split).any():
+            raise LabelError(
+                where,
+                found=f"no labelled cells in the {split} split",
+                expected="labelled cells in train and test",
+                fix="Import more cells, or set other split fractions.",
+            )
+    if len(data.types) < 2:
+        raise LabelError(
+            where,
+            found=f"{len(data.types)} cell type ({', '.join(data.types)})",
+            expected="at least two",
+            fix="Import cells of more types: with one, every method is right.",
+        )
+
+
+def check_uids(uids: Sequence[str], splits: Sequence[str], where: Path | str) -> None:
+    """Refuse a cell that is listed twice."""
+    first: dict[str, str] = {}
+    for uid, split in zip(uids, splits, strict=True):
+        if uid in first:
+            raise DataError(
+                where,
+                found=f"the cell {uid} twice, in splits {first[uid]} and {split}",
+                expected="every cell in one split",
+                fix="Import the dataset again; a cell may belong to one split only.",
+            )
+        first[uid] = split
+
+
+def check_leakage(data: EvalData, where: Path | str) -> None:
+    """Refuse a test cell whose identity or whole expression profile also stands in train.
+
+    Cells with fewer than 10 detected genes are not compared: two of them may agree by chance.
+    """
+    from okrcell.corpus.contents import content_hashes
+
+    check_uids(data.cell_uids.tolist(), data.splits.tolist(), where)
+    train, test = (
+        dict(zip(content_hashes(data.matrix, rows), data.cell_uids[rows].tolist(), strict=True))
+        for rows in (data.train, data.test)
+    )
+    shared = sorted((test[key], train[key]) for key in (test.keys() & train.keys()) - {""})
+    if shared:
+        pairs = "; ".join(f"test {a} = train {b}" for a, b in shared[:_NAMED])
+        raise DataError(
+            where,
+            found=f"{len(shared)} test cells with the expression of a train cell ({pairs})",
+            expected="test cells that were not trained on",
+            fix="Remove the duplicates, or split by donor or dataset.",
+        )
+
+
+def check_unseen(data: EvalData, run: Path, vocabulary: Collection[str]) -> None:
+    """Refuse cells that a run was trained on, by id and by content, whatever file they come from.
+
+    Parameters
+    ----------
+    vocabulary
+        The run's genes: only these were in its cells.
+
+    Raises
+    ------
+    LabelLeakError
+        Cells that are scored have been trained on, or the run does not say what it was trained on.
+    """
+    from okrcell.corpus.contents import content_hashes
+
+    path = run / _SEEN
+    if not path.exists():
+        raise LabelLeakError(
+            run,
+            found="a run that does not say which cells it was trained on",
+            expected=f"{_SEEN}, which `okrcell train run` writes",
+            fix="Train again with this version, or evaluate on the store it was trained from.",
+        )
+    table = read_table(path, "seen_cells")
+    seen = set(table["content"].to_pylist()) - {""}
+    uids = set(table["cell_uid"].to_pylist())
+    rows = np.union1d(data.test, data.integrated)
+    found = [
+        str(uid)
+        for uid, content in zip(
+            data.cell_uids[rows], content_hashes(data.matrix, rows, vocabulary), strict=True
+        )
+        if content in seen or uid in uids
+    ]
+    if found:
+        raise LabelLeakError(
+            run,
+            found=f"{len(found)} of {len(rows)} cells of {data.dataset} that are scored here among "
+            f"those it was trained on ({', '.join(found[:_NAMED])})",
+            expected="cells that it has never seen",
+            fix="Evaluate on the test cells of the store it was trained from, or on other data.",
+        )
+
+
+def check_named_types(named: Sequence[str], n: int, where: Path | str) -> None:
+    """Refuse descriptions of test cells that name the type they describe (see the leak report).
+
+    Raises
+    ------
+    LabelLeakError
+        ``named`` holds a name.
+    """
+    if named:
+        raise LabelLeakError(
+            where,
+            found=f"{len(named)} of {n} descriptions of test cells that name their cell type "
+            f"({', '.join(sorted(named)[:_NAMED])})",
+            expected="texts from which the label cannot be read off",
+            fix="Write the texts with `okrcell enrich plan --mask-label`, or say --allow-named-types: "
+            "zero-shot and retrieval are then matching to texts that name the answer.",
+        )
+
+
+def check_alignment(
+    cells: NDArray[np.float32], texts: NDArray[np.float32], codes: NDArray[np.intp], method: str
+) -> None:
+    """Refuse a model whose loss on its own training pairs is that of guessing.
+
+    With the temperature that suits it best, the cross-entropy of a cell's own text among the ``U``
+    distinct ones stays at ln U: its cells and texts know nothing of each other.
+
+    Parameters
+    ----------
+    cells, texts
+        Unit rows [n, D] of train cells and [U, D] of distinct texts.
+    codes
+        Int [n]: the text of each cell.
+    """
+    n_texts = len(texts)
+    if n_texts < 2:
+        return
+    scores = (cells @ texts.T).astype(np.float64)
+    own = scores[np.arange(len(codes)), codes]
+    weights = 1 / np.bincount(codes, minlength=n_texts)[codes]  # each text counts alike
+    losses = []
+    for temperature in np.logspace(-2.5, 1, 15):
+        scaled = scores / temperature
+        top = scaled.max(axis=1)
+        log_sum = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+        losses.append(np.average(log_sum - own / temperature, weights=weights))
+    best, guess = float(min(losses)), float(np.log(n_texts))
+    if best > (1 - _LEARNT) * guess:
+        raise DataError(
+            f"model '{method}'",
+            found=f"a loss of {best:.3f} on its own training pairs, which is ln({n_texts}) = {guess:.3f}: "
+            "cells and texts do not match at all",
+            expected="a model that has learnt something",
+            fix="Train it longer or with another learning rate; `random` shows what chance gives.",
+        )
+
+
+def check_tuning(split: str, what: str) -> None:
+    """Refuse to choose anything on cells other than those of the validation split.
+
+    Raises
+    ------
+    ConfigError
+        Another split is named.
+    """
+    if split != "validation":
+        raise ConfigError(
+            what,
+            found=f"a choice made on the {split} split",
+            expected="the validation split",
+            fix="Set validation cells apart: a choice made on test cells flatters every method.",
+        )
+
+
+def check_embedding(cells: NDArray[np.floating], uids: Strings, method: str) -> None:
+    """Refuse an embedding [N, D] with values that are not finite, or in which all cells are equal."""
+    broken = np.flatnonzero(~np.isfinite(cells).all(axis=1))
+    if len(broken):
+        named = ", ".join(str(uid) for uid in uids[broken[:_NAMED]])
+        raise DataError(
+            f"embedding of '{method}'",
+            found=f"values that are not finite in {len(broken)} cells ({named})",
+            expected="finite values",
+            fix="Train the model again: its weights or these cells are damaged.",
+        )
+    if len(cells) > 1 and float(np.ptp(cells, axis=0).max()) < 1e-7:
+        named = ", ".join(str(uid) for uid in uids[:_NAMED])
+        raise DataError(
+            f"embedding of '{method}'",
+            found=f"the same vector for all {len(cells)} cells ({named}, ...)",
+            expected="cells that differ",
+            fix="The model has collapsed: train it longer, or with a lower learning rate.",
+        )

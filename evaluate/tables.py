@@ -1,0 +1,400 @@
+"""An h5ad file as data to evaluate on: columns, labels, genes, memory, all checked first."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from okrcell.artifacts import file_sha256
+from okrcell.errors import DataError, FileFormatError, LabelError, MissingColumnError
+from okrcell.evaluate.data import UNLABELLED, EvalData, Strings, TextKind
+from okrcell.evaluate.guards import check_leakage, check_types, check_uids
+from okrcell.evaluate.splits import assign
+from okrcell.evaluate.suite import DataSpec
+
+if TYPE_CHECKING:
+    from okrcell.corpus.shards import CellMatrix
+
+__all__ = ["default_splits", "load_h5ad"]
+
+_OTHER_NAMES = {
+    "term": ("cell_type_ontology_term_id",),
+    "batch": ("batch",),
+    "donor": ("donor_id", "donor"),
+}
+_BYTES_PER_VALUE = 44
+"""Peak bytes per stored value: the matrix, its log-normalised copy in float64, one more of train cells."""
+_NAMED = 3
+
+
+def default_splits(spec: DataSpec, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return how cells are set apart where the suite does not say."""
+    if spec.split:
+        return spec.split
+    for field in ("donor", "batch"):
+        if _column(spec, field, columns):
+            return (field,)
+    return ("random",)
+
+
+def load_h5ad(
+    spec: DataSpec, seed: int, keys: Sequence[str] = (), only: str | None = None
+) -> list[EvalData]:
+    """Read one file; return it once per way of splitting, the first one first.
+
+    Parameters
+    ----------
+    keys
+        Further ``obsm`` keys to read.
+    only
+        One way of splitting instead of all.
+
+    Raises
+    ------
+    DataError
+        Missing columns, labels or genes that cannot be used, an embedding of the wrong length, or
+        more memory needed than there is.
+    """
+    path = spec.path
+    content = _read(path, spec, tuple(dict.fromkeys((*spec.vectors, *keys))))
+    obs = content["obs"]
+    notes: list[str] = []
+    raw = _text(obs, path, spec.label, "label")
+    labels, said = tidy_labels(raw)
+    notes += [f"{spec.title}: {one}" for one in said]
+    unknown = UNLABELLED | {name.strip().lower() for name in spec.unlabelled}
+    kept = np.asarray([label.lower() not in unknown for label in labels])
+    for column, value in spec.keep.items():
+        chosen = _text(obs, path, column, "keep") == value
+        if (kept & ~chosen).any():
+            notes.append(
+                f"{spec.title}: {int((kept & ~chosen).sum())} cells with {column} other than "
+                f"'{value}' were left out."
+            )
+        kept &= chosen
+    lost = int((~np.asarray([label.lower() not in unknown for label in labels])).sum())
+    if lost:
+        notes.append(f"{spec.title}: {lost} cells without a cell type label were left out.")
+    rows = np.flatnonzero(kept)
+    if not len(rows):
+        raise LabelError(
+            path,
+            found=f"no labelled cell in column '{spec.label}'",
+            expected="cells with a cell type",
+            fix="Name the column of cell types with --map cell_type=COLUMN.",
+        )
+    labels = labels[rows]
+    uids = np.asarray([f"{spec.title}:{name}" for name in obs.index[rows]], dtype=np.str_)
+    batches = _optional(obs, path, spec, "batch", len(kept))[rows]
+    donors = _optional(obs, path, spec, "donor", len(kept))[rows]
+    terms = _terms(spec, obs.iloc[rows], labels)
+    texts, kind, untold = _texts(spec, sorted(set(labels.tolist())), terms)
+    if untold:
+        notes.append(
+            f"{spec.title}: {len(untold)} types have no Cell Ontology term ({_some(untold)}); their name "
+            "alone stands for them, and ontology credit is all or nothing."
+        )
+    check_uids(uids.tolist(), [""] * len(uids), path)
+    matrix = content["matrix"]
+    matrix = type(matrix)(matrix.matrix[rows], matrix.gene_ids, matrix.values)
+    vectors = {key: value[rows] for key, value in content["vectors"].items()}
+    found = []
+    for split in [only] if only else default_splits(spec, obs.columns):
+        given = (
+            _text(obs, path, split.removeprefix("column:"), "split")[rows]
+            if split.startswith("column:")
+            else None
+        )
+        splits, remarks = assign(
+            split, uids, labels, batches, donors, given, spec.hold_out, seed, path
+        )
+        identity = hashlib.sha256(
+            repr(
+                (
+                    content["sha256"],
+                    spec.model_dump_json(exclude={"path", "terms", "texts", "vectors", "tasks"}),
+                    sorted(terms.items()),
+                    sorted(texts.items()),
+                    split,
+                    seed,
+                )
+            ).encode()
+        ).hexdigest()
+        data = EvalData(
+            dataset=spec.title,
+            matrix=matrix,
+            cell_uids=uids,
+            labels=labels,
+            batches=batches,
+            donors=donors,
+            splits=splits,
+            profile_ids=labels,
+            term_ids=terms,
+            descriptions=texts,
+            text_kind=kind,
+            split=split.replace(":", " "),
+            tissue=spec.tissue,
+            candidate_roots=spec.candidate_roots,
+            integration=spec.integration,
+            vectors=vectors,
+            notes=(*notes, *(f"{spec.title}: {one}" for one in remarks)),
+            sha256=identity,
+        )
+        check_types(data, path)
+        check_leakage(data, path)
+        found.append(data)
+    return found
+
+
+def tidy_labels(raw: Strings) -> tuple[Strings, list[str]]:
+    """Return labels without blanks around them, in one spelling, and what was changed."""
+    stripped = np.asarray([" ".join(str(label).split()) for label in raw], dtype=np.str_)
+    said = []
+    blanks = sorted({str(a) for a, b in zip(raw, stripped, strict=True) if str(a) != str(b)})
+    if blanks:
+        quoted = [f"'{name}'" for name in blanks]
+        said.append(f"{len(blanks)} labels with blanks to spare were tidied ({_some(quoted)}).")
+    counts = Counter(stripped.tolist())
+    spellings: dict[str, list[str]] = {}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        spellings.setdefault(name.lower(), []).append(name)
+    several = {names[0]: names[1:] for names in spellings.values() if len(names) > 1}
+    if several:
+        one_spelling = {other: name for name, others in several.items() for other in others}
+        stripped = np.asarray([one_spelling.get(str(s), str(s)) for s in stripped], dtype=np.str_)
+        pairs = [f"'{other}' as '{name}'" for other, name in sorted(one_spelling.items())]
+        said.append(f"{len(pairs)} labels differ from another in case only ({_some(pairs)}).")
+    return stripped, said
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _read(path: Path, spec: DataSpec, keys: Sequence[str]) -> dict[str, Any]:
+    import h5py
+    from anndata.io import read_elem
+    from scipy import sparse
+
+    if not path.is_file():
+        raise FileFormatError(
+            path, found="no such file", expected="an h5ad file", fix="Check the path."
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            where = {"X": "X", "raw": "raw/X"}.get(spec.layer, f"layers/{spec.layer}")
+            if where not in file or "obs" not in file:
+                known = ["X", *file["layers"]] if "layers" in file else ["X"]
+                raise MissingColumnError(
+                    path,
+                    found=f"no layer '{spec.layer}'",
+                    expected=f"one of {', '.join(known)}",
+                    fix="Set layer in the suite.",
+                )
+            _check_memory(path, file[where])
+            obs = read_elem(file["obs"])
+            var = read_elem(file["raw/var" if spec.layer == "raw" else "var"])
+            matrix = sparse.csr_matrix(read_elem(file[where]), dtype=np.float32)
+            vectors = {key: _vectors(path, file, key, len(obs)) for key in keys}
+    except (OSError, KeyError, ValueError) as error:
+        raise FileFormatError(
+            path,
+            found=f"a file that cannot be read as h5ad ({str(error).splitlines()[0][:120]})",
+            expected="an AnnData file",
+            fix="Write it again with adata.write_h5ad().",
+        ) from None
+    return {
+        "obs": obs,
+        "matrix": _with_genes(path, spec, var, matrix),
+        "vectors": vectors,
+        "sha256": file_sha256(path),
+    }
+
+
+def _vectors(path: Path, file: Any, key: str, n: int) -> NDArray[np.float32]:
+    from anndata.io import read_elem
+
+    known = sorted(file["obsm"]) if "obsm" in file else []
+    if key not in known:
+        raise MissingColumnError(
+            path,
+            found=f"no obsm '{key}'",
+            expected=f"one of {', '.join(known)}" if known else "embeddings in obsm",
+            fix="Write the embedding into adata.obsm, or name another.",
+        )
+    values = np.asarray(read_elem(file[f"obsm/{key}"]))
+    if values.ndim != 2 or len(values) != n or not np.issubdtype(values.dtype, np.number):
+        raise DataError(
+            f"{path}: obsm '{key}'",
+            found=f"{values.dtype} of shape {values.shape}",
+            expected=f"numbers of shape ({n}, D): one row per cell",
+            fix="Write the embedding again, in the order of the cells.",
+        )
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _check_memory(path: Path, matrix: Any) -> None:
+    """Refuse what will not fit, before reading it."""
+    stored = matrix["data"].shape[0] if hasattr(matrix, "keys") else int(np.prod(matrix.shape))
+    needed = stored * _BYTES_PER_VALUE
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = max(free, _available())
+    if needed > free:
+        raise DataError(
+            path,
+            found=f"{stored:,} values, which take about {needed / 1e9:.1f} GB to evaluate",
+            expected=f"at most {free / 1e9:.1f} GB, which is free here",
+            fix="Use a machine with more memory, or a file with fewer cells or genes.",
+        )
+
+
+def _available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable")), 0)
+
+
+def _with_genes(path: Path, spec: DataSpec, var: Any, matrix: Any) -> CellMatrix:
+    from okrcell.corpus.expression import check_values
+    from okrcell.corpus.gene_columns import best_columns, resolve_columns
+    from okrcell.corpus.shards import CellMatrix
+
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    if matrix.nnz and not (matrix.data.min() >= 0 and np.isfinite(matrix.data.max())):
+        check_values(matrix, path, 0)  # says which cell and gene
+    values = spec.values or (check_values(matrix, path, 0) if matrix.nnz else "counts")
+    names, _ = best_columns(var, path, spec.min_gene_coverage)
+    totals = np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
+    columns = resolve_columns(var, names, totals)
+    kept = np.flatnonzero(columns.kept >= 0)
+    chosen = matrix[:, kept].tocsr()
+    chosen.sort_indices()
+    return CellMatrix(chosen, columns.gene_ids, values)
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+def _column(spec: DataSpec, field: str, columns: Sequence[str]) -> str:
+    given = str(getattr(spec, field))
+    return given or next((name for name in _OTHER_NAMES[field] if name in columns), "")
+
+
+def _text(obs: Any, path: Path, column: str, what: str) -> Strings:
+    if column not in obs.columns:
+        raise MissingColumnError(
+            path,
+            found=f"no column '{column}' ({what}) in obs",
+            expected=f"one of {', '.join(map(str, obs.columns)) or 'none: obs is empty'}",
+            fix="Name the column in the suite, or with --map FIELD=COLUMN.",
+        )
+    values = obs[column].astype(object)
+    return np.asarray(["" if value != value or value is None else str(value) for value in values])
+
+
+def _optional(obs: Any, path: Path, spec: DataSpec, field: str, n: int) -> Strings:
+    name = _column(spec, field, obs.columns)
+    return _text(obs, path, name, field) if name else np.full(n, "", dtype=np.str_)
+
+
+def _terms(spec: DataSpec, obs: Any, labels: Strings) -> dict[str, str]:
+    """Return label to Cell Ontology id, empty where there is none."""
+    from okrcell.corpus import ontology
+
+    names = sorted(set(labels.tolist()))
+    found = dict.fromkeys(names, "")
+    column = _column(spec, "term", obs.columns)
+    if column:
+        per_cell = _text(obs, spec.path, column, "term")
+        for name in names:
+            ids = Counter(per_cell[labels == name].tolist())
+            found[name] = ids.most_common(1)[0][0]
+    if not column and spec.terms is None:
+        found |= {name: term for name in names if (term := _by_name().get(name.lower(), ""))}
+    elif isinstance(spec.terms, Path):
+        found |= _read_terms(spec.terms, spec.title, set(names))
+    elif spec.terms:
+        found |= {name: term for name, term in spec.terms.items() if name in found}
+    for name, term in found.items():
+        if term and ontology.get_term(term) is None:
+            found[name] = ""
+    return found
+
+
+def _by_name() -> Mapping[str, str]:
+    from okrcell.corpus import ontology
+
+    return {term.label.lower(): term.term_id for term in ontology.terms("cl")}
+
+
+def _rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            reader = csv.DictReader(handle, delimiter="\t")
+            missing = [name for name in needed if name not in (reader.fieldnames or ())]
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(
+            path,
+            found=f"a table that cannot be read ({error})",
+            expected="a TSV file",
+            fix="Check the path.",
+        ) from None
+    if missing:
+        raise MissingColumnError(
+            path,
+            found=f"no column {', '.join(missing)}",
+            expected=f"columns {', '.join(needed)}",
+            fix="Add the columns; they are separated by tabs.",
+        )
+    return rows
+
+
+def _read_terms(path: Path, title: str, names: set[str]) -> dict[str, str]:
+    return {
+        row["label"]: row["cl_id"]
+        for row in _rows(path, ("label", "cl_id"))
+        if row["label"] in names and title.startswith(row.get("dataset") or title)
+    }
+
+
+def _texts(
+    spec: DataSpec, names: Sequence[str], terms: Mapping[str, str]
+) -> tuple[dict[str, str], TextKind, list[str]]:
+    """Return label to text, what kind most of them are, and labels without a term."""
+    from okrcell.corpus import ontology
+
+    given: dict[str, str] = {}
+    if spec.texts is not None:
+        for row in _rows(spec.texts, ("text",)):
+            for key in ("label", "cl_id"):
+                if row.get(key):
+                    given[str(row[key])] = row["text"]
+    texts, kinds = {}, Counter[TextKind]()
+    for name in names:
+        term = ontology.get_term(terms[name]) if terms[name] else None
+        if name in given or terms[name] in given:
+            texts[name] = given.get(name) or given[terms[name]]
+            kinds["description"] += 1
+        elif term is not None and term.definition:
+            texts[name] = f"{term.label}: {term.definition}"
+            kinds["definition"] += 1
+        else:
+            texts[name] = term.label if term is not None else name
+            kinds["label"] += 1
+    kind = kinds.most_common(1)[0][0]
+    return texts, kind, [name for name in names if not terms[name]]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
