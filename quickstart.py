@@ -221,7 +221,7 @@ def _report(
     from okrcell.corpus.cells import load_mappings
     from okrcell.corpus.genes import GENE_TABLE
     from okrcell.evaluate.report import write_report
-    from okrcell.evaluate.summary import headline, load_results
+    from okrcell.evaluate.summary import headline, load_comparisons, load_results
 
     context = {
         "title": "okrcell quickstart",
@@ -254,7 +254,7 @@ def _report(
     path = out / "report.html"
     before = path.read_bytes() if path.exists() else b""
     write_report(evaluation, path, context)
-    lines = headline(load_results(evaluation))
+    lines = headline(load_results(evaluation), load_comparisons(evaluation))
     return {"path": path, "headline": lines, "reused": path.read_bytes() == before}
 
 

@@ -10,7 +10,10 @@ are the same formulas on scikit-learn and NumPy, and the tests hold them against
 Two differ on purpose: KMeans takes the best of five starts instead of one, and kBET uses exact
 diffusion neighbours without the stationary component, so that it can be repeated.
 
-A batch is whatever the data say it is. Values are not comparable with the original scIB package.
+A batch is whatever the data say it is. Beside the original scib package: silhouettes, isolated labels
+(its ASW form) and PCR are equal; graph connectivity is stricter here (strong connection in the directed
+neighbour graph), and LISI takes the nearest cells themselves instead of shortest paths in a graph of 15
+neighbours. ``benchmarks/evaluate/metrics.py`` prints all of them side by side.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ _KMEANS_STARTS = 5
 def batch_correction(
     method: MethodOutput, before: Floats, data: EvalData, config: EvaluateConfig
 ) -> TaskResult:
-    """Score the embedding of the test cells, or of a stated sample of them.
+    """Score the embedding of ``data.integrated``, or of a stated sample of these cells.
 
     Intervals: everything is computed again on ``config.seeds`` subsamples of 80 % of the cells, in
     which types and batches keep their shares; their spread, scaled to the full size (delete-d
@@ -110,9 +113,9 @@ def batch_correction(
 
 def _reason_to_skip(labels: Strings, batches: Strings) -> str:
     if len(np.unique(batches)) < 2:
-        return "the test cells come from one batch"
+        return "the cells come from one batch"
     if len(np.unique(labels)) < 2:
-        return "the test cells are of one type"
+        return "the cells are of one type"
     if len(np.unique(labels)) == len(labels):
         return "no two test cells share a type"
     return ""

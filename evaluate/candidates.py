@@ -10,7 +10,7 @@ text, the data's own terms too, so that no candidate is favoured.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
@@ -93,7 +93,9 @@ def type_vectors(encode: Encode, texts: Sequence[Sequence[str]]) -> Vectors:
 # --- open candidates ---------------------------------------------------------------------------
 
 
-def open_sets(data: EvalData) -> tuple[list[OpenSet], list[str]]:
+def open_sets(
+    data: EvalData, wanted: Collection[str] = ("tissue", "cl")
+) -> tuple[list[OpenSet], list[str]]:
     """Return the open candidate sets that the data allow, and what the reader must be told.
 
     ``tissue CL``: terms below ``data.candidate_roots``; without roots those below the hematopoietic
@@ -106,13 +108,19 @@ def open_sets(data: EvalData) -> tuple[list[OpenSet], list[str]]:
     ConfigError
         A root is no live term of the Cell Ontology.
     """
+    if not wanted:
+        return [], []
     own = frozenset(filter(None, map(live_term, data.term_ids.values())))
     if not own:
         return [], ["No cell type has a Cell Ontology term: no open candidates."]
     from okrcell.corpus.ontology import terms
 
-    found = [OpenSet("all CL", tuple(sorted(own | {term.term_id for term in terms("cl")})))]
-    notes = []
+    found: list[OpenSet] = []
+    notes: list[str] = []
+    if "cl" in wanted:
+        found.append(OpenSet("all CL", tuple(sorted(own | {term.term_id for term in terms("cl")}))))
+    if "tissue" not in wanted:
+        return found, notes
     expected = _expected(data)
     if expected - own:
         found.insert(0, OpenSet("tissue CL", tuple(sorted(own | expected))))

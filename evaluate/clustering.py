@@ -32,7 +32,7 @@ _AGREEMENT = ("ari", "ami", "nmi")
 
 
 def clustering(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> TaskResult:
-    """Score the embedding of the test cells, or of a stated sample of them.
+    """Score the embedding of ``data.integrated``, or of a stated sample of these cells.
 
     Values are means over the seeds of the algorithm. Intervals resample cells (or donors) and seeds,
     with the clusters held fixed. The draws are centred on the value, because cells that are drawn
@@ -44,7 +44,7 @@ def clustering(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> 
         return result
     rows = neighbour_sample(data, config)
     if len(rows) < 3:
-        result.notes.append("Clustering was skipped: fewer than three test cells.")
+        result.notes.append("Clustering was skipped: fewer than three cells.")
         return result
     cells = np.ascontiguousarray(method.cells[rows], dtype=np.float32)
     types, truth = np.unique(data.labels[rows], return_inverse=True)

@@ -285,9 +285,9 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_results(out: Path, summary: dict[str, Any], as_json: bool) -> None:
-    from okrcell.evaluate.summary import headline, load_results
+    from okrcell.evaluate.summary import headline, load_comparisons, load_results
 
-    lines = headline(load_results(out))
+    lines = headline(load_results(out), load_comparisons(out))
     if as_json:
         console.emit_json({**summary, "headline": lines})
         return

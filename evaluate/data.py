@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -78,37 +79,37 @@ class EvalData:
     sha256: str = ""
     cells_sha256: str = ""
 
-    @property
+    @cached_property
     def types(self) -> tuple[str, ...]:
         """All cell types, sorted."""
         return tuple(sorted({str(label) for label in self.labels}))
 
-    @property
+    @cached_property
     def train(self) -> NDArray[np.intp]:
         """Row numbers of the train split."""
         return np.flatnonzero(self.splits == "train")
 
-    @property
+    @cached_property
     def validation(self) -> NDArray[np.intp]:
         """Row numbers of the validation split: the only cells on which anything may be tuned."""
         return np.flatnonzero(self.splits == "validation")
 
-    @property
+    @cached_property
     def test(self) -> NDArray[np.intp]:
         """Row numbers of the test split."""
         return np.flatnonzero(self.splits == "test")
 
-    @property
+    @cached_property
     def integrated(self) -> NDArray[np.intp]:
         """Row numbers of the cells that clustering and batch correction look at."""
         return np.arange(len(self.labels)) if self.integration == "all" else self.test
 
-    @property
+    @cached_property
     def seen(self) -> frozenset[str]:
         """Types with cells in the train split."""
         return frozenset(str(label) for label in self.labels[self.train])
 
-    @property
+    @cached_property
     def unseen(self) -> frozenset[str]:
         """Types with cells in the test split only: neither trained nor validated on."""
         tuned = frozenset(str(label) for label in self.labels[self.validation])

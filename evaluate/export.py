@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from okrcell.artifacts import atomic_write
 from okrcell.evaluate.report_data import Evaluation, load_evaluation, package_versions
 from okrcell.evaluate.report_figures import Figure, maps, task_figures
+from okrcell.evaluate.report_listings import Listing, comparison_table, type_table
 from okrcell.evaluate.report_pdf import sheet, standalone, write_pdf
 from okrcell.evaluate.report_tables import (
-    Listing,
     Values,
-    comparison_table,
     dataset_summaries,
     summary_table,
     task_tables,
-    type_table,
 )
 from okrcell.evaluate.words import limits, methods_paragraph
 
@@ -55,20 +53,28 @@ def export_tables_and_figures(
     written: list[Path] = []
     for figure in _figures(ev):
         drawing = sheet(figure)
-        stem = out_dir / figure.name
         if "svg" in formats:
-            written.append(stem.with_suffix(".svg"))
+            written.append(_free(out_dir / f"{figure.name}.svg", written))
             atomic_write(written[-1], standalone(drawing))
         if "pdf" in formats:
-            written.append(stem.with_suffix(".pdf"))
+            written.append(_free(out_dir / f"{figure.name}.pdf", written))
             write_pdf(drawing, written[-1])
     for table in _tables(ev):
-        path = out_dir / f"{table.name}.csv"
+        path = _free(out_dir / f"{table.name}.csv", written)
         atomic_write(path, _csv(table))
         written.append(path)
     path = out_dir / "methods.md"
     atomic_write(path, methods_text(ev))
     return [*written, path]
+
+
+def _free(path: Path, taken: Collection[Path]) -> Path:
+    """Return the path, or a numbered one where names of the data became the same file name."""
+    wanted, number = path, 1
+    while path in taken:
+        number += 1
+        path = wanted.with_stem(f"{wanted.stem}-{number}")
+    return path
 
 
 def methods_text(ev: Evaluation) -> str:

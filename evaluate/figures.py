@@ -88,7 +88,7 @@ class Panel:
 
     def __html__(self) -> str:
         """Return the panel as the page shows it."""
-        fit = f' style="min-width:{self.width:g}px;max-width:{self.width:g}px"' if self.wide else ""
+        fit = f' style="width:{self.width:g}px"' if self.wide else ""
         drawn = (
             f'<svg viewBox="0 0 {self.width:g} {self.height:g}" role="img"{fit}>'
             f"<title>{escape(self.title)}</title>{self.body}</svg>"

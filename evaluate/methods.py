@@ -24,7 +24,6 @@ __all__ = [
     "MethodOutput",
     "NotApplicable",
     "as_float32",
-    "candidate_vectors",
     "cell_text",
     "unit",
 ]
@@ -128,26 +127,6 @@ def cell_text(data: EvalData, row: int, texts: TextSource) -> str:
     if texts == "label":
         return str(data.labels[row])
     return data.descriptions[str(data.profile_ids[row])]
-
-
-def candidate_vectors(method: MethodOutput, data: EvalData) -> Vectors:
-    """Return one unit row per type of ``data.types``, float32 [T, D].
-
-    For descriptions: the mean of the unit vectors of the type's profiles, normalised again.
-    """
-    assert method.encode_text is not None
-    if method.texts == "label":
-        return unit(as_float32(method.encode_text(list(data.types))))
-    per_type = [
-        sorted({data.descriptions[profile] for profile in data.profiles_of(cell_type)})
-        for cell_type in data.types
-    ]
-    vectors = unit(as_float32(method.encode_text([text for texts in per_type for text in texts])))
-    means, start = [], 0
-    for texts in per_type:
-        means.append(vectors[start : start + len(texts)].mean(axis=0))
-        start += len(texts)
-    return unit(np.stack(means))
 
 
 def unit(rows: Vectors) -> Vectors:

@@ -8,63 +8,35 @@ from typing import Any
 
 from okrcell.artifacts import atomic_write
 from okrcell.evaluate.export import export_tables_and_figures
+from okrcell.evaluate.folder import UNITS
 from okrcell.evaluate.report_data import (
     Dataset,
     Details,
     Evaluation,
     clean,
     load_evaluation,
+    notes,
     package_versions,
+    split_words,
 )
 from okrcell.evaluate.report_figures import maps, task_figures
+from okrcell.evaluate.report_listings import comparison_table, type_table
+from okrcell.evaluate.report_names import ASKED, READ, TASK_NAMES
 from okrcell.evaluate.report_tables import (
-    comparison_table,
     dataset_summaries,
-    split_words,
     summary_table,
     task_tables,
-    type_table,
 )
-from okrcell.evaluate.summary import TASK_NAMES
-from okrcell.evaluate.words import limits, methods_paragraph, verdict
+from okrcell.evaluate.report_verdict import verdict
+from okrcell.evaluate.words import limits, methods_paragraph
 
 __all__ = ["export_tables_and_figures", "write_report"]
 
 _MOST_TESTS = 400
 """Beyond this many paired tests the page shows those of the main method alone."""
 
-_ASKED = {
-    "clustering": "Do groups found in the embedding agree with the cell types?",
-    "annotation": "How well are cell types read off by what was fitted on labelled train cells?",
-    "batch": "Is technical origin gone while cell types stay apart?",
-    "few_shot": "With K labelled cells per type, how many of the others are named right?",
-    "zero_shot": "By text alone: is the nearest text that of the right type?",
-    "retrieval": "Is a cell's own text found among all texts, and a text's cell among all cells?",
-    "robustness": "What is left when genes or molecules of the test cells are lost?",
-}
-_READ = {
-    "clustering": "Leiden over a range of resolutions. “Chosen by label” takes the resolution that agrees best "
-    "with the labels, as the paper does: it looks at the answer. “Label-free” takes the one with the best "
-    "silhouette of its clusters. AvgBIO is the mean of ARI, NMI and ASW cell.",
-    "annotation": "Only test cells of types that occur in train. Linear probe: logistic regression on the "
-    "scaled frozen embedding; kNN on the same; own: the method's own classifier; fine-tuned: the whole "
-    "network trained further.",
-    "batch": "AvgBIO-B is the mean of the first five indicators, AvgBATCH of the next three; iLISI and kBET "
-    "stand beside them. Overall is 0.6 AvgBIO-B + 0.4 AvgBATCH, the weights of scIB. PCR comparison is 0 for "
-    "pca by definition. random mixes batches perfectly and knows no biology: read both groups. Intervals: "
-    "delete-d jackknife over subsamples.",
-    "few_shot": "Support and query cells come from the test split and are disjoint. Intervals hold 95 % of "
-    "the episodes.",
-    "zero_shot": "Candidates are the texts of all types, unless a table names another set. “Unseen among all” "
-    "is the honest question; “unseen among unseen” leaves out the seen candidates and is easier. Ontology "
-    "credit is 1 / (1 + d), d being the is-a steps in the Cell Ontology between the true and the predicted "
-    "type. Confidence and the threshold of “unknown” are set on validation cells.",
-    "retrieval": "Strict: only the cell's own copy of a text is right, although cells with the same "
-    "description share it; the duplicate ceiling is the most that any method can reach. Graded: any cell "
-    "with the same text is right. Ties count by expectation.",
-    "robustness": "The same classifier, fitted on whole train cells, asked about damaged test cells. Only "
-    "methods that can encode new cells.",
-}
+_MOST_NOTES = 12
+"""Beyond this many the others are folded."""
 
 
 def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | None = None) -> None:
@@ -86,12 +58,8 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
     context = clean(context or {}, mark_blanks=False)
     ev = load_evaluation(eval_dir)
     versions = {**package_versions(), **context.get("versions", {})}
-    told = [*context.get("warnings", ()), *(ev.details.get("notes") or ())]
     several = len(ev.datasets) > 1
-    for dataset in ev.datasets:
-        for _, entry in ((dataset.key, dataset.entry), *dataset.splits):
-            head = f"{dataset.key}: " if several else ""
-            told += [f"{head}{note}" for note in entry.get("notes") or ()]
+    told = notes(ev, context.get("warnings", ()))
     out_html.parent.mkdir(parents=True, exist_ok=True)
     page = _environment().get_template("report.html.j2")
     html = page.render(
@@ -100,7 +68,8 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
         main=ev.main,
         several=several,
         verdict=verdict(ev),
-        warnings=list(dict.fromkeys(told)),
+        warnings=told[:_MOST_NOTES],
+        more_warnings=told[_MOST_NOTES:],
         facts=_facts(ev),
         summary=summary_table(ev),
         is_tested=bool(ev.comparisons),
@@ -123,7 +92,11 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
         versions=versions,
         runs=ev.details.get("checkpoints") or {},
         inputs=clean(ev.manifest.inputs),
-        files={name: entry["sha256"] for name, entry in ev.manifest.files.items()},
+        files={
+            name: entry["sha256"]
+            for name, entry in ev.manifest.files.items()
+            if not name.startswith(f"{UNITS}/")  # one for each task, method and dataset
+        },
         producer=ev.manifest.producer,
         settings={key: _setting(value) for key, value in clean(ev.settings).items()},
         paragraph=methods_paragraph(ev, package_versions()),
@@ -181,8 +154,8 @@ def _task(ev: Evaluation, task: str) -> dict[str, Any]:
     return {
         "id": task,
         "name": TASK_NAMES[task],
-        "asked": _ASKED[task],
-        "read": _READ[task],
+        "asked": ASKED[task],
+        "read": READ[task],
         "datasets": [
             {
                 "key": dataset.key,
@@ -247,12 +220,17 @@ def _card(dataset: Dataset, number: int) -> dict[str, Any]:
         "Cells, train / validation / test": " / ".join(
             f"{data.get(key) or 0:,}" for key in ("n_train", "n_validation", "n_test")
         ),
+        "Seen by clustering and batch correction": (
+            f"all {data['n_integrated']:,} cells"
+            if data.get("integration") == "all"
+            else "the test cells"
+        ),
         "Split": split_words(dataset.entry)
         + "".join(f"; annotation also {split_words(entry)}" for _, entry in dataset.splits),
         "Genes, values": f"{data.get('n_genes', 0):,}, {data.get('values', 'not stated')}",
         "Texts": f"{data.get('n_profiles', 0):,}, {data.get('text_kind', 'description')}s",
         "Tissue": data.get("tissue") or "not stated",
-        "Donors in the test split": str(data.get("donors") or "none named"),
+        "Donors": str(data.get("donors") or "none named"),
         "Batches in the test split": listed if batches not in ([], ["(none)"]) else "none named",
         "Genes of the model that are measured": ", ".join(
             f"{name} {100 * share:.0f} %"

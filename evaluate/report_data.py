@@ -16,16 +16,25 @@ from okrcell import __version__
 from okrcell.artifacts import Manifest, read_manifest
 from okrcell.evaluate.config import TASKS
 from okrcell.evaluate.folder import DETAILS, KIND
+from okrcell.evaluate.report_names import TASK_NAMES
 from okrcell.evaluate.summary import (
     REFERENCES,
-    TASK_NAMES,
     Decided,
     decisions,
     load_comparisons,
     load_results,
 )
 
-__all__ = ["Dataset", "Evaluation", "clean", "load_evaluation", "package_versions", "slug"]
+__all__ = [
+    "Dataset",
+    "Evaluation",
+    "clean",
+    "datasets_of",
+    "load_evaluation",
+    "notes",
+    "package_versions",
+    "slug",
+]
 
 Details = Mapping[str, Any]
 
@@ -33,6 +42,8 @@ _PACKAGES = (
     *("numpy", "scipy", "torch", "scikit-learn", "scanpy", "scib-metrics", "igraph", "leidenalg"),
     *("anndata", "harmonypy", "scvi-tools", "celltypist"),
 )
+
+_KNOWN = {"majority": "always the most frequent type of the train cells"}
 
 # What no XML may hold, lone halves of pairs, and signs that turn the direction of other text around.
 _UNSAFE = re.compile(
@@ -141,29 +152,51 @@ def load_evaluation(folder: Path) -> Evaluation:
     methods = {entry["name"]: entry.get("about", "") for entry in details["methods"]}
     for row in rows:  # what was measured is shown, described or not
         if row["method"] not in REFERENCES:
-            methods.setdefault(row["method"], "")
+            methods.setdefault(row["method"], _KNOWN.get(row["method"], ""))
     asked = [name for name in details.get("asked") or () if name in methods]
     return Evaluation(
         manifest,
         details,
         rows,
         clean(load_comparisons(folder)),
-        _datasets(details.get("datasets") or ()),
+        datasets_of(details.get("datasets") or ()),
         (asked or list(methods) or [""])[0],
         methods,
     )
 
 
-def _datasets(entries: Sequence[Details]) -> tuple[Dataset, ...]:
-    first: dict[str, Details] = {}
-    more: dict[str, list[tuple[str, Details]]] = {}
+def datasets_of(entries: Sequence[Details]) -> tuple[Dataset, ...]:
+    """Group the entries by dataset; ``label`` is an entry's name in the results table."""
+    groups: dict[str, list[tuple[str, Details]]] = {}
     for entry in entries:
-        name = entry["dataset"]
-        if name in first:
-            more.setdefault(name, []).append((f"{name}/{entry.get('split', '')}", entry))
-        else:
-            first[name] = entry
-    return tuple(Dataset(name, entry, tuple(more.get(name, ()))) for name, entry in first.items())
+        mine = groups.setdefault(entry["dataset"], [])
+        split = f"{entry['dataset']}/{entry.get('split', '')}" if mine else entry["dataset"]
+        mine.append((entry.get("label", split), entry))
+    found = []
+    for name, mine in groups.items():
+        mine.sort(key=lambda part: part[0] != name)  # the first split has the bare name
+        found.append(Dataset(mine[0][0], mine[0][1], tuple(mine[1:])))
+    return tuple(found)
+
+
+def notes(ev: Evaluation, first: Sequence[str] = ()) -> list[str]:
+    """Return what the reader must know: ``first``, then that of the run, then that of the data.
+
+    A note that several datasets share is told once, with their names.
+    """
+    owners: dict[str, list[str]] = {}
+    for dataset in ev.datasets:
+        for _, entry in ((dataset.key, dataset.entry), *dataset.splits):
+            for note in entry.get("notes") or ():
+                mine = owners.setdefault(note, [])
+                if dataset.key not in mine:
+                    mine.append(dataset.key)
+    general = [note for note in ev.details.get("notes") or () if note not in owners]
+    told = [*first, *general]
+    for note, names in owners.items():
+        head = "" if len(names) == len(ev.datasets) else f"{', '.join(names)}: "
+        told.append(note if note.startswith(head) else f"{head}{note}")
+    return list(dict.fromkeys(told))
 
 
 def clean(value: Any, *, mark_blanks: bool = True) -> Any:
@@ -188,6 +221,12 @@ def clean(value: Any, *, mark_blanks: bool = True) -> Any:
         start = len(text) - len(text.lstrip())
         text = "␣" * start + bare + "␣" * (len(text) - start - len(bare))
     return text
+
+
+def split_words(entry: Mapping[str, Any]) -> str:
+    """Return how test cells were set apart: ``by donor``, ``at random``, ``by column NAME``."""
+    split = str(entry.get("split") or "store")
+    return {"random": "at random", "store": "as in the store"}.get(split, f"by {split}")
 
 
 def slug(text: str) -> str:

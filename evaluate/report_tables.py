@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from okrcell.evaluate.report_data import Dataset, Evaluation, slug
+from okrcell.evaluate.report_data import Dataset, Evaluation, slug, split_words
+from okrcell.evaluate.report_listings import Listing, candidate_table, per_class_table
+from okrcell.evaluate.report_names import METRIC_NAMES, metric_name, scope_name
 from okrcell.evaluate.summary import (
-    METRIC_NAMES,
     REFERENCES,
     cell_of,
     clear_best,
     headline,
-    metric_name,
-    scope_name,
 )
 
 __all__ = [
-    "Listing",
     "Values",
-    "comparison_table",
     "dataset_summaries",
     "summary_table",
     "task_tables",
-    "type_table",
 ]
 
 _FLAT = frozenset({"batch", "few_shot", "robustness"})
@@ -69,22 +65,6 @@ class Values:
                     line += [str(cell[key]) if cell else "" for key in ("datasets", "wins")]
             found.append([*line, row["best"] or ""])
         return found
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A plain table; ``numeric`` are the columns of numbers."""
-
-    name: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numeric: frozenset[int] = field(default_factory=frozenset)
-    is_values: bool = False
-
-    def records(self) -> list[list[str]]:
-        """Return header and rows for a CSV file."""
-        return [list(self.columns), *(list(row) for row in self.rows)]
 
 
 def plain_number(cell: Mapping[str, Any] | None, key: str) -> str:
@@ -156,16 +136,10 @@ def task_tables(ev: Evaluation, task: str, dataset: Dataset, number: int) -> lis
         split = f"split {split_words(entry)}" if dataset.splits and task == "annotation" else ""
         found.extend(_groups(ev, task, key, number, split))
     if task == "annotation":
-        found.extend(_per_class(ev, dataset, number))
+        found.extend(per_class_table(ev, dataset, number))
     if task == "zero_shot":
-        found.extend(_open(dataset, number))
+        found.extend(candidate_table(dataset, number))
     return found
-
-
-def split_words(entry: Mapping[str, Any]) -> str:
-    """Return how test cells were set apart: ``by donor``, ``at random``, ``by column NAME``."""
-    split = str(entry.get("split") or "store")
-    return {"random": "at random", "store": "as in the store"}.get(split, f"by {split}")
 
 
 def _groups(ev: Evaluation, task: str, key: str, number: int, split: str) -> list[Values]:
@@ -193,7 +167,9 @@ def _groups(ev: Evaluation, task: str, key: str, number: int, split: str) -> lis
         words = words if words == "kNN" else words[:1].upper() + words[1:]
         methods = [name for name in (*ev.methods, *sorted(REFERENCES)) if name in present]
         caption = "; ".join(part for part in (words, split) if part)
-        stem = "-".join(filter(None, (task, str(number), slug(key), slug(group) if group else "")))
+        stem = "-".join(
+            filter(None, (slug(task), str(number), slug(key), slug(group) if group else ""))
+        )
         tables.append(Values(stem, caption, methods, part))
     return tables
 
@@ -210,119 +186,3 @@ def _seeds(listed: Iterable[str]) -> str:
             runs.append([number, number])
     words = [f"{a}" if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in runs]
     return ", ".join([*words, *sorted(part for part in parts if not part.isdigit())])
-
-
-def _per_class(ev: Evaluation, dataset: Dataset, number: int) -> list[Listing]:
-    details = dataset.details("annotation")
-    method = ev.main if ev.main in details else next(iter(details), "")
-    per_class = details.get(method, {}).get("per_class") or []
-    if not per_class:
-        return []
-    rows = [
-        [str(entry["type"]), str(entry["n"])]
-        + [
-            f"{entry[key]:z.2f}" if entry[key] is not None else "–"
-            for key in ("precision", "recall", "f1")
-        ]
-        for entry in per_class
-    ]
-    head = scope_name(str(details[method].get("head", "linear")))
-    return [
-        Listing(
-            f"annotation-{number}-{slug(dataset.key)}-per-class",
-            f"Per type: {method}, {head}",
-            ("Cell type", "Test cells", "Precision", "Recall", "F1"),
-            rows,
-            frozenset({1, 2, 3, 4}),
-        )
-    ]
-
-
-def _open(dataset: Dataset, number: int) -> list[Listing]:
-    rows = []
-    for method, part in dataset.details("zero_shot").items():
-        for name, found in (part.get("open") or {}).items():
-            wrong = "; ".join(f"{a} → {b} ({n})" for a, b, n in found.get("top_wrong", [])[:3])
-            rows.append([name, f"{found.get('n_candidates', 0):,}", method, wrong or "–"])
-    if not rows:
-        return []
-    rows.sort(key=lambda row: row[0])
-    return [
-        Listing(
-            f"zero-shot-{number}-{slug(dataset.key)}-candidates",
-            "Candidate sets, and the commonest errors (true → predicted, cells)",
-            ("Candidates", "How many", "Method", "Commonest errors"),
-            rows,
-            frozenset({1}),
-        )
-    ]
-
-
-def comparison_table(ev: Evaluation, limit: int | None = None) -> Listing | None:
-    """Return the paired tests, the clear ones first; beyond ``limit`` only those of the main method."""
-    rows = list(ev.comparisons)
-    if not rows:
-        return None
-    if limit is not None and len(rows) > limit:
-        rows = [row for row in rows if ev.main in (row["method_a"], row["method_b"])]
-    rows.sort(
-        key=lambda row: (
-            row["p_adjusted"] is None or row["p_adjusted"] >= 0.05,
-            row["p_adjusted"] if row["p_adjusted"] is not None else 2.0,
-            -abs(row["difference"] or 0.0),
-        )
-    )
-    cells = [
-        [
-            row["dataset"],
-            metric_name(row["metric"]),
-            row["method_a"],
-            row["method_b"],
-            _signed(row["difference"]),
-            f"{_signed(row['ci_low'])} to {_signed(row['ci_high'])}",
-            _p(row["p"]),
-            _p(row["p_adjusted"]),
-            str(row["n"]),
-        ]
-        for row in rows
-    ]
-    return Listing(
-        "comparisons",
-        "",
-        ("Dataset", "Metric", "a", "b", "a − b", "95 % interval", "p", "p, Holm", "Cells"),
-        cells,
-        frozenset({4, 5, 6, 7, 8}),
-    )
-
-
-def _signed(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:+z.1f}" if abs(value) > 1 else f"{value:+z.3f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def type_table(dataset: Dataset, number: int) -> Listing:
-    """Return the types of the test cells, their number, and whether they occur in train."""
-    data = dataset.data
-    unseen, seen = set(data.get("unseen") or ()), set(data.get("seen") or ())
-    rows = [
-        [
-            name,
-            "unseen" if name in unseen else "seen" if name in seen else "validation only",
-            f"{n}",
-        ]
-        for name, n in (data.get("test_types") or {}).items()
-    ]
-    return Listing(
-        f"types-{number}-{slug(dataset.key)}",
-        "Test cells by type",
-        ("Cell type", "In training", "Test cells"),
-        rows,
-        frozenset({2}),
-    )

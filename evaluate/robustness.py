@@ -92,13 +92,15 @@ def thin(cells: sparse.csr_matrix, share: float, rng: np.random.Generator) -> sp
 
 def _questions(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> dict[str, Any]:
     """Return name to a function of vectors [n, D] that gives labels [n]."""
-    from okrcell.evaluate.annotation import fit_linear
+    from okrcell.evaluate.annotation import choose_penalty, fit_linear
 
     assert method.cells is not None
     found: dict[str, Any] = {}
     if "+ridge" not in method.name and len(data.seen) > 1:
-        fitted = fit_linear(method.cells[data.train], data.labels[data.train], config.seed)
-        found["linear"] = fitted
+        penalty = choose_penalty(method.cells, data, config.seed)
+        found["linear"] = fit_linear(
+            method.cells[data.train], data.labels[data.train], config.seed, penalty=penalty
+        )
     if method.encode_text is not None:
         types = np.asarray(sorted(data.seen))
         texts = [

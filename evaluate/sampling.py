@@ -18,24 +18,25 @@ __all__ = ["neighbour_sample", "shares"]
 
 
 def neighbour_sample(data: EvalData, config: EvaluateConfig) -> NDArray[np.intp]:
-    """Return rows of test cells, at most ``config.max_cells``, sorted by cell id.
+    """Return rows of ``data.integrated``, at most ``config.max_cells``, sorted by cell id.
 
-    With more test cells than that: a sample in which every pair of cell type and batch has its
+    With more cells than that: a sample in which every pair of cell type and batch has its
     share (largest remainder), and at least one cell where there is room for it. Within a pair the
     cells come in the order of a hash of seed and cell id.
     """
-    test: NDArray[np.intp] = data.test[np.argsort(data.cell_uids[data.test], kind="stable")]
-    if len(test) <= config.max_cells:
-        return test
-    pairs = np.stack([data.labels[test], data.batches[test]])
+    order = np.argsort(data.cell_uids[data.integrated], kind="stable")
+    whole: NDArray[np.intp] = data.integrated[order]
+    if len(whole) <= config.max_cells:
+        return whole
+    pairs = np.stack([data.labels[whole], data.batches[whole]])
     strata, member, counts = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
     wanted = shares(counts, config.max_cells)
-    keys = np.asarray([_key(config.seed, str(uid)) for uid in data.cell_uids[test]])
+    keys = np.asarray([_key(config.seed, str(uid)) for uid in data.cell_uids[whole]])
     kept = []
     for stratum in range(strata.shape[1]):
         rows = np.flatnonzero(member.ravel() == stratum)
         kept.append(rows[np.argsort(keys[rows], kind="stable")[: wanted[stratum]]])
-    sample: NDArray[np.intp] = test[np.sort(np.concatenate(kept))]
+    sample: NDArray[np.intp] = whole[np.sort(np.concatenate(kept))]
     return sample
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from okrcell.evaluate.folder import COMPARISONS, RESULTS
+from okrcell.evaluate.report_names import METRIC_NAMES, TASK_NAMES, metric_name
 from okrcell.schemas import read_table
 
 __all__ = [
@@ -30,57 +31,6 @@ Row = Mapping[str, Any]
 Decided = Mapping[tuple[str, str], int]
 """(method a, method b) to 1 where a is clearly better, -1 where it is clearly worse, 0 for neither."""
 
-TASK_NAMES = {
-    "clustering": "Clustering",
-    "annotation": "Annotation",
-    "batch": "Batch correction",
-    "few_shot": "Few-shot annotation",
-    "zero_shot": "Zero-shot annotation",
-    "retrieval": "Retrieval",
-    "robustness": "Robustness",
-}
-
-METRIC_NAMES = {
-    "ari": "ARI",
-    "ami": "AMI",
-    "nmi": "NMI",
-    "asw_cell": "ASW cell",
-    "avg_bio": "AvgBIO",
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "top3": "Top-3 accuracy",
-    "top5": "Top-5 accuracy",
-    "ontology_credit": "Ontology credit",
-    "ece": "Calibration error (lower is better)",
-    "isolated_labels": "Isolated labels",
-    "kmeans_nmi": "KMeans NMI",
-    "kmeans_ari": "KMeans ARI",
-    "silhouette_label": "Silhouette, label",
-    "clisi": "cLISI",
-    "silhouette_batch": "Silhouette, batch",
-    "graph_connectivity": "Graph connectivity",
-    "pcr_comparison": "PCR comparison",
-    "ilisi": "iLISI",
-    "kbet": "kBET",
-    "avg_bio_b": "AvgBIO-B",
-    "avg_batch": "AvgBATCH",
-    "median_rank": "Median rank (lower is better)",
-}
-
-_SCOPE_NAMES = {
-    "seen": "seen types",
-    "unseen": "unseen types among all",
-    "unseen_only": "unseen types among unseen",
-    "all": "all types",
-    "linear": "linear probe",
-    "knn": "kNN",
-    "own": "its own classifier",
-    "finetune": "fine-tuned",
-    "finetuned": "fine-tuned",
-    "best": "resolution chosen by label",
-    "label-free": "label-free resolution",
-}
-
 _HEADLINE = (
     ("clustering", "avg_bio (label-free)"),
     ("clustering", "ari (best)"),
@@ -88,7 +38,7 @@ _HEADLINE = (
     ("annotation", "accuracy (linear)"),
     ("annotation", "macro_f1 (linear)"),
     ("annotation", "accuracy (own)"),
-    ("annotation", "accuracy (finetuned)"),
+    ("annotation", "accuracy (fine-tuned)"),
     ("batch", "avg_bio_b"),
     ("batch", "avg_batch"),
     ("few_shot", "accuracy (prototype, K=1)"),
@@ -127,19 +77,6 @@ def load_comparisons(folder: Path) -> list[dict[str, Any]]:
         return []
     rows: list[dict[str, Any]] = read_table(path, "comparisons").to_pylist()
     return rows
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's name for people: ``accuracy (seen)`` becomes ``Accuracy, seen types``."""
-    base, _, scope = metric.partition(" (")
-    scope = scope.rstrip(")")
-    name = METRIC_NAMES.get(base, base)
-    return f"{name}, {scope_name(scope)}" if scope else name
-
-
-def scope_name(scope: str) -> str:
-    """Return the words for what stands in brackets behind a metric."""
-    return ", ".join(_SCOPE_NAMES.get(part, part) for part in scope.split(", "))
 
 
 def is_lower_better(metric: str) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,16 @@ from numpy.typing import NDArray
 
 from okrcell.artifacts import file_sha256
 from okrcell.errors import DataError, FileFormatError, LabelError, MissingColumnError
-from okrcell.evaluate.data import UNLABELLED, EvalData, Strings, TextKind
+from okrcell.evaluate.columns import (
+    default_splits,
+    optional,
+    some,
+    terms_of,
+    text_of,
+    texts_of,
+    tidy_labels,
+)
+from okrcell.evaluate.data import UNLABELLED, EvalData
 from okrcell.evaluate.guards import check_leakage, check_types, check_uids
 from okrcell.evaluate.splits import assign
 from okrcell.evaluate.suite import DataSpec
@@ -23,26 +30,10 @@ from okrcell.evaluate.suite import DataSpec
 if TYPE_CHECKING:
     from okrcell.corpus.shards import CellMatrix
 
-__all__ = ["default_splits", "load_h5ad"]
+__all__ = ["load_h5ad"]
 
-_OTHER_NAMES = {
-    "term": ("cell_type_ontology_term_id",),
-    "batch": ("batch",),
-    "donor": ("donor_id", "donor"),
-}
 _BYTES_PER_VALUE = 44
 """Peak bytes per stored value: the matrix, its log-normalised copy in float64, one more of train cells."""
-_NAMED = 3
-
-
-def default_splits(spec: DataSpec, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return how cells are set apart where the suite does not say."""
-    if spec.split:
-        return spec.split
-    for field in ("donor", "batch"):
-        if _column(spec, field, columns):
-            return (field,)
-    return ("random",)
 
 
 def load_h5ad(
@@ -67,13 +58,13 @@ def load_h5ad(
     content = _read(path, spec, tuple(dict.fromkeys((*spec.vectors, *keys))))
     obs = content["obs"]
     notes: list[str] = []
-    raw = _text(obs, path, spec.label, "label")
+    raw = text_of(obs, path, spec.label, "label")
     labels, said = tidy_labels(raw)
     notes += [f"{spec.title}: {one}" for one in said]
     unknown = UNLABELLED | {name.strip().lower() for name in spec.unlabelled}
     kept = np.asarray([label.lower() not in unknown for label in labels])
     for column, value in spec.keep.items():
-        chosen = _text(obs, path, column, "keep") == value
+        chosen = text_of(obs, path, column, "keep") == value
         if (kept & ~chosen).any():
             notes.append(
                 f"{spec.title}: {int((kept & ~chosen).sum())} cells with {column} other than "
@@ -93,13 +84,13 @@ def load_h5ad(
         )
     labels = labels[rows]
     uids = np.asarray([f"{spec.title}:{name}" for name in obs.index[rows]], dtype=np.str_)
-    batches = _optional(obs, path, spec, "batch", len(kept))[rows]
-    donors = _optional(obs, path, spec, "donor", len(kept))[rows]
-    terms = _terms(spec, obs.iloc[rows], labels)
-    texts, kind, untold = _texts(spec, sorted(set(labels.tolist())), terms)
+    batches = optional(obs, path, spec, "batch", len(kept))[rows]
+    donors = optional(obs, path, spec, "donor", len(kept))[rows]
+    terms = terms_of(spec, obs.iloc[rows], labels)
+    texts, kind, untold = texts_of(spec, sorted(set(labels.tolist())), terms)
     if untold:
         notes.append(
-            f"{spec.title}: {len(untold)} types have no Cell Ontology term ({_some(untold)}); their name "
+            f"{spec.title}: {len(untold)} types have no Cell Ontology term ({some(untold)}); their name "
             "alone stands for them, and ontology credit is all or nothing."
         )
     check_uids(uids.tolist(), [""] * len(uids), path)
@@ -109,7 +100,7 @@ def load_h5ad(
     found = []
     for split in [only] if only else default_splits(spec, obs.columns):
         given = (
-            _text(obs, path, split.removeprefix("column:"), "split")[rows]
+            text_of(obs, path, split.removeprefix("column:"), "split")[rows]
             if split.startswith("column:")
             else None
         )
@@ -152,27 +143,6 @@ def load_h5ad(
         check_leakage(data, path)
         found.append(data)
     return found
-
-
-def tidy_labels(raw: Strings) -> tuple[Strings, list[str]]:
-    """Return labels without blanks around them, in one spelling, and what was changed."""
-    stripped = np.asarray([" ".join(str(label).split()) for label in raw], dtype=np.str_)
-    said = []
-    blanks = sorted({str(a) for a, b in zip(raw, stripped, strict=True) if str(a) != str(b)})
-    if blanks:
-        quoted = [f"'{name}'" for name in blanks]
-        said.append(f"{len(blanks)} labels with blanks to spare were tidied ({_some(quoted)}).")
-    counts = Counter(stripped.tolist())
-    spellings: dict[str, list[str]] = {}
-    for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        spellings.setdefault(name.lower(), []).append(name)
-    several = {names[0]: names[1:] for names in spellings.values() if len(names) > 1}
-    if several:
-        one_spelling = {other: name for name, others in several.items() for other in others}
-        stripped = np.asarray([one_spelling.get(str(s), str(s)) for s in stripped], dtype=np.str_)
-        pairs = [f"'{other}' as '{name}'" for other, name in sorted(one_spelling.items())]
-        said.append(f"{len(pairs)} labels differ from another in case only ({_some(pairs)}).")
-    return stripped, said
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -280,121 +250,3 @@ def _with_genes(path: Path, spec: DataSpec, var: Any, matrix: Any) -> CellMatrix
     chosen = matrix[:, kept].tocsr()
     chosen.sort_indices()
     return CellMatrix(chosen, columns.gene_ids, values)
-
-
-# --- columns ------------------------------------------------------------------------------------
-
-
-def _column(spec: DataSpec, field: str, columns: Sequence[str]) -> str:
-    given = str(getattr(spec, field))
-    return given or next((name for name in _OTHER_NAMES[field] if name in columns), "")
-
-
-def _text(obs: Any, path: Path, column: str, what: str) -> Strings:
-    if column not in obs.columns:
-        raise MissingColumnError(
-            path,
-            found=f"no column '{column}' ({what}) in obs",
-            expected=f"one of {', '.join(map(str, obs.columns)) or 'none: obs is empty'}",
-            fix="Name the column in the suite, or with --map FIELD=COLUMN.",
-        )
-    values = obs[column].astype(object)
-    return np.asarray(["" if value != value or value is None else str(value) for value in values])
-
-
-def _optional(obs: Any, path: Path, spec: DataSpec, field: str, n: int) -> Strings:
-    name = _column(spec, field, obs.columns)
-    return _text(obs, path, name, field) if name else np.full(n, "", dtype=np.str_)
-
-
-def _terms(spec: DataSpec, obs: Any, labels: Strings) -> dict[str, str]:
-    """Return label to Cell Ontology id, empty where there is none."""
-    from okrcell.corpus import ontology
-
-    names = sorted(set(labels.tolist()))
-    found = dict.fromkeys(names, "")
-    column = _column(spec, "term", obs.columns)
-    if column:
-        per_cell = _text(obs, spec.path, column, "term")
-        for name in names:
-            ids = Counter(per_cell[labels == name].tolist())
-            found[name] = ids.most_common(1)[0][0]
-    if not column and spec.terms is None:
-        found |= {name: term for name in names if (term := _by_name().get(name.lower(), ""))}
-    elif isinstance(spec.terms, Path):
-        found |= _read_terms(spec.terms, spec.title, set(names))
-    elif spec.terms:
-        found |= {name: term for name, term in spec.terms.items() if name in found}
-    for name, term in found.items():
-        if term and ontology.get_term(term) is None:
-            found[name] = ""
-    return found
-
-
-def _by_name() -> Mapping[str, str]:
-    from okrcell.corpus import ontology
-
-    return {term.label.lower(): term.term_id for term in ontology.terms("cl")}
-
-
-def _rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            reader = csv.DictReader(handle, delimiter="\t")
-            missing = [name for name in needed if name not in (reader.fieldnames or ())]
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(
-            path,
-            found=f"a table that cannot be read ({error})",
-            expected="a TSV file",
-            fix="Check the path.",
-        ) from None
-    if missing:
-        raise MissingColumnError(
-            path,
-            found=f"no column {', '.join(missing)}",
-            expected=f"columns {', '.join(needed)}",
-            fix="Add the columns; they are separated by tabs.",
-        )
-    return rows
-
-
-def _read_terms(path: Path, title: str, names: set[str]) -> dict[str, str]:
-    return {
-        row["label"]: row["cl_id"]
-        for row in _rows(path, ("label", "cl_id"))
-        if row["label"] in names and title.startswith(row.get("dataset") or title)
-    }
-
-
-def _texts(
-    spec: DataSpec, names: Sequence[str], terms: Mapping[str, str]
-) -> tuple[dict[str, str], TextKind, list[str]]:
-    """Return label to text, what kind most of them are, and labels without a term."""
-    from okrcell.corpus import ontology
-
-    given: dict[str, str] = {}
-    if spec.texts is not None:
-        for row in _rows(spec.texts, ("text",)):
-            for key in ("label", "cl_id"):
-                if row.get(key):
-                    given[str(row[key])] = row["text"]
-    texts, kinds = {}, Counter[TextKind]()
-    for name in names:
-        term = ontology.get_term(terms[name]) if terms[name] else None
-        if name in given or terms[name] in given:
-            texts[name] = given.get(name) or given[terms[name]]
-            kinds["description"] += 1
-        elif term is not None and term.definition:
-            texts[name] = f"{term.label}: {term.definition}"
-            kinds["definition"] += 1
-        else:
-            texts[name] = term.label if term is not None else name
-            kinds["label"] += 1
-    kind = kinds.most_common(1)[0][0]
-    return texts, kind, [name for name in names if not terms[name]]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -61,9 +61,10 @@ def zero_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> T
     vectors = candidate_vectors(method, data)
     scores = cells @ vectors.T
     _add_scopes(result, method.name, scores, data, config)
-    _add_wordings(result, method, cells, data, config)
-    for chosen in _open_sets(result, data):
-        _add_open(result, method, chosen, cells, data, config)
+    if method.known_texts is None:  # else it has no vectors for other words
+        _add_wordings(result, method, cells, data, config)
+        for chosen in _open_sets(result, data, config):
+            _add_open(result, method, chosen, cells, data, config)
     tuning = None
     if len(data.validation) >= MIN_VALIDATION:
         tuning = _cells(method, data, "validation") @ vectors.T
@@ -173,18 +174,17 @@ def _add_wordings(
             result.measure("zero_shot", method.name, f"{metric} (all, {wording})", of, boot)
 
 
-def _open_sets(result: TaskResult, data: EvalData) -> list[OpenSet]:
-    found, notes = open_sets(data)
+def _open_sets(result: TaskResult, data: EvalData, config: EvaluateConfig) -> list[OpenSet]:
+    found, notes = open_sets(data, config.open_candidates)
     result.notes += notes
-    with_term = [
-        bool(live_term(data.term_ids.get(str(name), ""))) for name in data.labels[data.test]
-    ]
-    if not any(with_term):
+    named = [name for name in data.types if live_term(data.term_ids.get(name, ""))]
+    n, n_asked = len(data.test), int(np.isin(data.labels[data.test], named).sum())
+    if not n_asked:
         return []
-    if not all(with_term):
+    if n_asked < n:
         result.notes.append(
-            f"Open candidates: {sum(with_term):,} of {len(with_term):,} test cells have a type with "
-            "a Cell Ontology term; the others are left out."
+            f"Open candidates: {n_asked:,} of {n:,} test cells have a type with a Cell Ontology "
+            "term; the others are left out."
         )
     return found
 

@@ -314,6 +314,26 @@ def test_noise_clusters_at_chance_and_the_interval_holds_the_value() -> None:
         assert result.draws[row.metric].mean() == pytest.approx(row.value)
 
 
+def test_clustering_ignores_the_order_of_cells() -> None:
+    rng = np.random.default_rng(17)
+    labels, batches = rng.choice(["a", "b", "c"], size=150), rng.choice(["x", "y"], size=150)
+    cells = (rng.normal(size=(150, 5)) + 2 * (labels == "a")[:, None]).astype(np.float32)
+    method, data = asked(cells, labels, batches=batches)
+    config = EvaluateConfig(bootstrap=100, seeds=2, resolutions=(0.5, 1.0), max_cells=100)
+    plain = clustering(method, data, config)
+    assert plain.rows[0].n == 100
+    order = rng.permutation(150)
+    mixed = dataclasses.replace(
+        data,
+        cell_uids=data.cell_uids[order],
+        labels=labels[order],
+        batches=batches[order],
+    )
+    moved = clustering(dataclasses.replace(method, cells=cells[order]), mixed, config)
+    assert moved.rows == plain.rows
+    assert moved.details == plain.details
+
+
 def test_clustering_of_one_type_of_two_cells_and_of_none(
     blobs: tuple[NDArray[np.float32], NDArray[np.str_]],
 ) -> None:
@@ -513,6 +533,17 @@ def test_episode_scores_equal_scikit_learn_on_repeated_cells() -> None:
             f1 = metrics.f1_score(truth, guess, labels=present, average="macro", zero_division=0)
             assert scores[draw, e, 0] == pytest.approx((truth == guess).mean())
             assert scores[draw, e, 1] == pytest.approx(f1)
+
+
+def test_vectors_that_know_nothing_are_right_by_chance() -> None:
+    rng = np.random.default_rng(18)
+    labels, splits = np.tile(["a", "b", "c", "d"], 150), np.repeat(["train", "test"], 300)
+    method, data = asked(rng.normal(size=(600, 8)).astype(np.float32), labels, splits)
+    config = EvaluateConfig(shots=(5,), bootstrap=200)
+    for result in (annotation(method, data, config), few_shot(method, data, config)):
+        for row in result.rows:
+            if row.metric.startswith("accuracy"):
+                assert row.ci_low <= 0.25 <= row.ci_high, row
 
 
 def test_few_shot_draws_hold_both_cells_and_episodes() -> None:

@@ -329,3 +329,44 @@ def test_ranks_ignore_order_and_rotation_and_equal_a_sorted_list(
     np.testing.assert_allclose(plain["cell to text, strict"].expected, above + (level + 1) / 2)
     above, level = (scores > own).sum(axis=0), (scores == own).sum(axis=0)
     np.testing.assert_allclose(plain["text to cell, strict"].expected, above + (level + 1) / 2)
+
+
+# --- what intervals promise --------------------------------------------------------------------
+
+
+def test_standard_errors_are_those_of_new_samples() -> None:
+    """Forty times new cells of the same types: the values spread as each sample's draws said."""
+    config = EvaluateConfig(shots=(5,), bootstrap=100)
+    values: dict[str, list[float]] = {}
+    errors: dict[str, list[float]] = {}
+    for repeat in range(40):
+        rng = np.random.default_rng(repeat)
+        truth, batches = rng.integers(4, size=150), rng.choice(["x", "y"], size=150)
+        cells = (2 * np.eye(4, 6)[truth] + rng.normal(size=(150, 6))).astype(np.float32)
+        cells[batches == "y", 5] += 1
+        labels, empty = np.asarray([f"t{c}" for c in truth]), np.full(150, "")
+        data = EvalData(
+            "toy",
+            CellMatrix(sparse.csr_matrix((150, 1), dtype=np.float32), ("g",), "counts"),
+            np.asarray([f"c{i:03d}" for i in range(150)]),
+            labels,
+            batches,
+            empty,
+            np.full(150, "test"),
+            empty,
+            {},
+            {},
+        )
+        result = few_shot(MethodOutput("m", cells, ""), data, config)
+        for row in result.rows:
+            values.setdefault(row.metric, []).append(row.value)
+            errors.setdefault(row.metric, []).append(float(result.draws[row.metric].std()))
+        values.setdefault("jackknife", []).append(batch.silhouette_by_batch(cells, labels, batches))
+        some = [batch._subsample(labels, batches, seed) for seed in range(5)]
+        parts = [batch.silhouette_by_batch(cells[s], labels[s], batches[s]) for s in some]
+        draws = batch._jackknife(values["jackknife"][-1], np.asarray(parts), 150)
+        errors.setdefault("jackknife", []).append(float(np.std(draws, ddof=1)))
+    assert len(values) == 5
+    for metric, found in values.items():
+        promised = np.sqrt(np.mean(np.square(errors[metric])))
+        assert promised == pytest.approx(np.std(found, ddof=1), rel=0.3), metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -24,10 +25,12 @@ from okrcell.evaluate.export import export_tables_and_figures
 from okrcell.evaluate.figures import Legend, style_of
 from okrcell.evaluate.folder import COMPARISONS, DETAILS, KIND, RESULTS
 from okrcell.evaluate.report import write_report
-from okrcell.evaluate.report_data import clean, load_evaluation, slug
+from okrcell.evaluate.report_data import clean, datasets_of, load_evaluation, notes, slug
 from okrcell.evaluate.report_figures import Figure
+from okrcell.evaluate.report_listings import comparison_table
 from okrcell.evaluate.report_pdf import sheet, standalone, write_pdf
-from okrcell.evaluate.report_tables import comparison_table, summary_table
+from okrcell.evaluate.report_tables import summary_table
+from okrcell.evaluate.report_verdict import verdict
 from okrcell.evaluate.summary import (
     clear_best,
     compare,
@@ -37,7 +40,7 @@ from okrcell.evaluate.summary import (
     load_results,
     metric_name,
 )
-from okrcell.evaluate.words import limits, methods_paragraph, verdict
+from okrcell.evaluate.words import limits, methods_paragraph
 from okrcell.schemas import TABLES, write_table
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'single'"
@@ -93,14 +96,14 @@ def _metrics() -> list[tuple[str, str]]:
         for scope in ("all", "seen", "unseen", "unseen_only")
         for metric in ("accuracy", "macro_f1", "ontology_credit", "top3")
     ]
-    found += [("zero_shot", "ece (all)")]
+    found += [("zero_shot", "ece (all, calibrated)"), ("zero_shot", "accuracy (all, all CL)")]
     found += [
         ("retrieval", f"{metric} ({way} to {to}, {form})")
         for way, to in (("cell", "text"), ("text", "cell"))
         for form in ("strict", "graded")
         for metric in ("R@1", "R@5", "R@10", *(("median_rank", "MRR") if form == "strict" else ()))
     ]
-    found += [("robustness", f"accuracy (linear, dropout {x:g})") for x in (0.1, 0.3, 0.5)]
+    found += [("robustness", f"accuracy (linear, {x} % of genes lost)") for x in (10, 30, 50)]
     return found
 
 
@@ -217,7 +220,7 @@ def _details(
                     "curve": {
                         f"{a} to {b}, {form}": _curve(skill * (0.05 if form == "strict" else 0.4))
                         for a, b in (("cell", "text"), ("text", "cell"))
-                        for form in ("strict", "graded")
+                        for form in ("strict", "graded", "same type")
                     },
                     "fold": 1000,
                     "n_folds": 2,
@@ -348,6 +351,8 @@ def make_folder(
             "n_train": 1400,
             "n_validation": 120,
             "n_test": 700 if d == 0 else 2400,
+            "n_integrated": 2220,
+            "integration": "all" if d else "test",
             "n_genes": 18708,
             "values": "counts",
             "n_profiles": 2 * n_types,
@@ -551,7 +556,7 @@ def test_values_print_with_their_interval() -> None:
     assert format_value({"value": 0.7123, "low": 0.65, "high": 0.78}) == "0.712 [0.65, 0.78]"
     assert format_value({"value": -0.0001, "low": None, "high": None}) == "0.000"
     assert format_value(None) == "–"
-    assert metric_name("accuracy (linear, dropout 0.1)") == "Accuracy, linear probe, dropout 0.1"
+    assert metric_name("accuracy (all, tissue CL)").startswith("Accuracy, all types, among Cell")
 
 
 def test_the_verdict_says_what_is_worse(tmp_path: Path) -> None:
@@ -574,7 +579,7 @@ def test_methods_and_limits_follow_from_the_facts(tmp_path: Path) -> None:
     for words in (
         "on 2 datasets: pbmc (1,400 training, 120 validation and 700 test cells",
         "split by donor, for annotation also at random)",
-        "Leiden on the graph of 15 neighbours at resolutions 0.1 to 2",
+        "Leiden and Louvain on the graph of 15 neighbours at resolutions 0.1 to 2",
         "over cells or donors",
         "1,000 resamples",
         "Holm",
@@ -747,6 +752,32 @@ def test_spreadsheets_are_given_no_formulas(tmp_path: Path) -> None:
     for path in (tmp_path / "out").glob("*.csv"):
         for row in csv.reader(io.StringIO(path.read_text("utf-8"))):
             assert not any(field.startswith(("=", "@")) for field in row), path.name
+
+
+def test_notes_are_told_once_with_their_datasets(tmp_path: Path) -> None:
+    ev = load_evaluation(make_folder(tmp_path, 2))
+    path = tmp_path / "evaluation" / DETAILS
+    assert notes(ev, ["first"])[:2] == ["first", "Clustering sees a sample of 3,000 cells."]
+    content = json.loads(path.read_text("utf-8"))
+    content["datasets"][0]["notes"] = ["pbmc: only 700 test cells.", "shared"]
+    content["datasets"][2]["notes"] = ["shared", "sample"]
+    content["notes"] = ["pbmc: only 700 test cells.", "shared", "sample", "run"]
+    changed = dataclasses.replace(ev, details=content, datasets=datasets_of(content["datasets"]))
+    assert notes(changed) == ["run", "pbmc: only 700 test cells.", "shared", "gut: sample"]
+
+
+def test_further_splits_belong_to_their_dataset() -> None:
+    entries = [
+        {"dataset": "a", "split": "random", "label": "a/random"},
+        {"dataset": "a", "split": "donor", "label": "a"},
+        {"dataset": "b", "split": "batch"},
+        {"dataset": "b", "split": "random"},
+    ]
+    found = datasets_of(entries)
+    assert [(d.key, [key for key, _ in d.splits]) for d in found] == [
+        ("a", ["a/random"]),
+        ("b", ["b/random"]),
+    ]
 
 
 def test_names_become_safe_file_names() -> None:

@@ -23,12 +23,13 @@ from okrcell.errors import (
     MissingColumnError,
 )
 from okrcell.evaluate import tables
+from okrcell.evaluate.columns import tidy_labels
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.run import describe, load, run
 from okrcell.evaluate.specs import BASELINES, parse_methods
 from okrcell.evaluate.splits import assign
 from okrcell.evaluate.suite import DataSpec, read_suite, suite_of
-from okrcell.evaluate.tables import load_h5ad, tidy_labels
+from okrcell.evaluate.tables import load_h5ad
 from okrcell.schemas import read_table
 
 GENES = ("CD3D", "CD3E", "MS4A1", "CD79A", "LYZ", "S100A9", "NKG7", "GNLY", "PPBP", "FCER1A",

@@ -1,0 +1,113 @@
+"""One method, one task: what the method makes of the data, and what it scores there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from okrcell.evaluate.config import EvaluateConfig
+from okrcell.evaluate.data import EvalData
+from okrcell.evaluate.methods import Method, MethodOutput, NotApplicable
+from okrcell.evaluate.rows import TaskResult
+
+__all__ = ["Outputs", "ask", "outputs_of", "references"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one method makes of the data, once per seed, or why it sits them out."""
+
+    found: list[MethodOutput]
+    seeds: list[int]
+    notes: list[str]
+
+
+def outputs_of(
+    method: Method, data: EvalData, config: EvaluateConfig, shared: dict[str, Outputs]
+) -> Outputs:
+    """Embed the data; a method that refines another takes what that one gave, if it is the last."""
+    if method.refines is not None and method.refines.name in shared:
+        base = shared[method.refines.name]
+        found = [replace(o, name=method.name, refined=True) for o in base.found]
+        return Outputs(found, base.seeds, base.notes)
+    seeds = list(range(config.seed, config.seed + method.n_seeds))
+    try:
+        outputs = Outputs([method.embed(data, seed) for seed in seeds], seeds, [])
+    except NotApplicable as reason:
+        outputs = Outputs([], seeds, [str(reason)])
+    shared.clear()
+    shared[method.name] = outputs
+    return outputs
+
+
+def ask(
+    task: str,
+    method: MethodOutput,
+    data: EvalData,
+    config: EvaluateConfig,
+    before: list[np.ndarray],
+) -> TaskResult:
+    """Run one task for one method."""
+    if task in {"zero_shot", "retrieval"} and method.encode_text is None:
+        return TaskResult(notes=[f"{method.name} gave no text vectors: {task} was left out."])
+    if task == "clustering":
+        from okrcell.evaluate.clustering import clustering
+
+        return clustering(method, data, config)
+    if task == "annotation":
+        from okrcell.evaluate.annotation import annotation
+
+        return annotation(method, data, config)
+    if task == "batch":
+        from okrcell.evaluate.baselines import pca
+        from okrcell.evaluate.batch import batch_correction
+
+        if not before:
+            cells = pca(data, config.seed).cells
+            assert cells is not None
+            before.append(cells)
+        return batch_correction(method, before[0], data, config)
+    if task == "few_shot":
+        from okrcell.evaluate.few_shot import few_shot
+
+        return few_shot(method, data, config)
+    if task == "zero_shot":
+        from okrcell.evaluate.zero_shot import zero_shot
+
+        return zero_shot(method, data, config)
+    if task == "retrieval":
+        from okrcell.evaluate.retrieval import retrieval
+
+        return retrieval(method, data, config)
+    from okrcell.evaluate.robustness import robustness
+
+    return robustness(method, data, config)
+
+
+def references(
+    data: EvalData, config: EvaluateConfig
+) -> Mapping[str, tuple[str, Callable[[], TaskResult]]]:
+    """Return task to what needs no method: the most frequent type, the bounds of strict retrieval."""
+
+    def majority_annotation() -> TaskResult:
+        from okrcell.evaluate.annotation import majority
+
+        return majority(data, config)
+
+    def majority_zero_shot() -> TaskResult:
+        from okrcell.evaluate.zero_shot import majority_zero_shot as guess
+
+        return guess(data, config)
+
+    def bounds() -> TaskResult:
+        from okrcell.evaluate.retrieval import ceiling
+
+        return ceiling(data, config)
+
+    return {
+        "annotation": ("majority", majority_annotation),
+        "zero_shot": ("majority", majority_zero_shot),
+        "retrieval": ("reference", bounds),
+    }
