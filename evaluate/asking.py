@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +44,15 @@ def outputs_of(
     return outputs
 
 
+@contextmanager
+def _many_types() -> Iterator[None]:
+    """Let there be many types of few cells, which scikit-learn takes for a mistake."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        yield
+
+
+@_many_types()
 def ask(
     task: str,
     method: MethodOutput,
