@@ -12,7 +12,7 @@ these hold every type of the train cells; otherwise C = 1. Test cells choose not
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,7 @@ Strings = NDArray[np.str_]
 Floats = NDArray[np.float32]
 
 _PENALTIES = (0.01, 0.1, 1.0, 10.0)
+MIN_TUNING = 20
 _DEFAULT_C = 1.0
 _MAX_ITERATIONS = 500
 
@@ -58,6 +59,7 @@ def annotation(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> 
     predictions: dict[str, Strings] = {}
     details: dict[str, Any] = {}
     notes = []
+    penalty = _DEFAULT_C
     if method.cells is not None:
         x_train, truth = method.cells[data.train], data.labels[data.train]
         penalty = choose_penalty(method.cells, data, config.seed)
@@ -71,6 +73,10 @@ def annotation(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> 
     if method.finetune is not None:
         tuned = np.asarray(method.finetune(data, config.seed))
         predictions["fine-tuned"] = tuned[np.searchsorted(data.test, test)]
+    chosen = _best_head(method, data, predictions, penalty, config)
+    if chosen:
+        predictions["chosen"] = predictions[chosen]
+        details["chosen"] = chosen
     if not predictions:
         notes.append(f"Annotation was skipped for {method.name}: no embedding and no classifier.")
     result = _score(method.name, predictions, data, test, config)
@@ -88,7 +94,7 @@ def majority(data: EvalData, config: EvaluateConfig) -> TaskResult:
     if not len(test):
         return TaskResult()
     guess = np.full(len(test), names[counts.argmax()])
-    heads = dict.fromkeys(("linear", "knn", "own", "fine-tuned"), guess)
+    heads = dict.fromkeys(("linear", "knn", "own", "fine-tuned", "chosen"), guess)
     return _score("majority", heads, data, test, config)
 
 
@@ -97,13 +103,52 @@ def seen_test(data: EvalData) -> NDArray[np.intp]:
     return data.test[np.isin(data.labels[data.test], sorted(data.seen))]
 
 
-def choose_penalty(cells: Floats, data: EvalData, seed: int) -> float:
-    """Return the linear probe's C: by accuracy on validation cells [N, D], else 1.
+def _best_head(
+    method: MethodOutput,
+    data: EvalData,
+    heads: Collection[str],
+    penalty: float,
+    config: EvaluateConfig,
+) -> str:
+    """Return the head that names most validation cells right: how a method would be used.
 
-    Of equally good ones the strongest penalty is taken (the smallest C).
+    Fine-tuning is not asked again: it stands aside where there is another head. Without enough
+    validation cells the method's own classifier is taken, else the linear probe.
     """
-    tuned_on = data.validation
-    if data.seen - {str(label) for label in data.labels[tuned_on]}:
+    rows = tuning_cells(data)
+    usable = [head for head in ("own", "linear", "knn") if head in heads]
+    if not usable or len(rows) < MIN_TUNING:
+        return usable[0] if usable else next(iter(heads), "")
+    truth, right = data.labels[rows], {}
+    for head in usable:
+        if head == "own":
+            assert method.predicted is not None
+            right[head] = float((method.predicted[rows] == truth).mean())
+            continue
+        assert method.cells is not None
+        x_train, labels = method.cells[data.train], data.labels[data.train]
+        guess = (
+            probe_linear(x_train, labels, method.cells[rows], config.seed, penalty=penalty)
+            if head == "linear"
+            else probe_neighbors(x_train, labels, method.cells[rows], config.n_neighbors)
+        )
+        right[head] = float((guess == truth).mean())
+    return max(usable, key=lambda head: right[head])
+
+
+def tuning_cells(data: EvalData) -> NDArray[np.intp]:
+    """Return the rows of the validation cells whose type occurs in train."""
+    return data.validation[np.isin(data.labels[data.validation], sorted(data.seen))]
+
+
+def choose_penalty(cells: Floats, data: EvalData, seed: int) -> float:
+    """Return the linear probe's C: by accuracy on validation cells of seen types, else 1.
+
+    At least 20 such cells are needed. Of equally good ones the strongest penalty is taken (the
+    smallest C).
+    """
+    tuned_on = tuning_cells(data)
+    if len(tuned_on) < MIN_TUNING:
         return _DEFAULT_C
     x_train, labels = cells[data.train], data.labels[data.train]
     asked, truth = cells[tuned_on], data.labels[tuned_on]

@@ -61,12 +61,19 @@ def ask(
     before: list[np.ndarray],
 ) -> TaskResult:
     """Run one task for one method."""
+    notes: list[str] = []
+    if task in {"clustering", "batch"} and method.used_labels and data.integration == "all":
+        data = replace(data, integration="test")
+        notes = [
+            f"{data.dataset}: {method.name} was shown labels of train cells, so clustering and batch "
+            "correction look at its test cells alone; it is not tested against methods that saw none."
+        ]
     if task in {"zero_shot", "retrieval"} and method.encode_text is None:
         return TaskResult(notes=[f"{method.name} gave no text vectors: {task} was left out."])
     if task == "clustering":
         from okrcell.evaluate.clustering import clustering
 
-        return clustering(method, data, config)
+        return _noted(clustering(method, data, config), notes)
     if task == "annotation":
         from okrcell.evaluate.annotation import annotation
 
@@ -76,10 +83,10 @@ def ask(
         from okrcell.evaluate.batch import batch_correction
 
         if not before:
-            cells = pca(data, config.seed).cells
+            cells = pca(data, config.seed, data.integrated).cells
             assert cells is not None
             before.append(cells)
-        return batch_correction(method, before[0], data, config)
+        return _noted(batch_correction(method, before[0], data, config), notes)
     if task == "few_shot":
         from okrcell.evaluate.few_shot import few_shot
 
@@ -95,6 +102,11 @@ def ask(
     from okrcell.evaluate.robustness import robustness
 
     return robustness(method, data, config)
+
+
+def _noted(result: TaskResult, notes: list[str]) -> TaskResult:
+    result.notes += notes if result.rows else []
+    return result
 
 
 def references(

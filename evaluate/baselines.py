@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from okrcell.errors import DataError
@@ -61,15 +62,15 @@ def log_normalised(cells: CellMatrix) -> sparse.csr_matrix:
     return expression
 
 
-def pca(data: EvalData, seed: int) -> MethodOutput:
-    """Return principal components of log1p counts per 10,000, fitted on train cells.
+def pca(data: EvalData, seed: int, rows: NDArray[np.intp] | None = None) -> MethodOutput:
+    """Return principal components of log1p counts per 10,000, fitted on train cells or on ``rows``.
 
     50 components, or as many as the data allow. Lognormalised input is taken as it is.
     """
     from sklearn.decomposition import PCA
 
     expression = log_normalised(data.matrix)
-    train = expression[data.train]
+    train = expression[data.train if rows is None else rows]
     n_components = min(_N_COMPONENTS, train.shape[0] - 1, train.shape[1] - 1)
     if n_components < 1:
         raise DataError(

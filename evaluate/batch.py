@@ -77,7 +77,7 @@ def batch_correction(
     Parameters
     ----------
     before
-        Float32 [N, P], the uncorrected PCA of all cells of the data.
+        Float32 [N, P], the uncorrected PCA of all cells of the data, fitted on those that are looked at.
     """
     result = TaskResult()
     if method.cells is None:

@@ -17,7 +17,7 @@ from scipy.special import expit, logsumexp
 
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData
-from okrcell.evaluate.intervals import Bootstrap, Metric, interval, weighted_mean
+from okrcell.evaluate.intervals import Bootstrap, Metric, weighted_mean
 from okrcell.evaluate.methods import Vectors
 from okrcell.evaluate.rows import Row, TaskResult
 
@@ -232,8 +232,9 @@ def _put_ece(
     value = float(of(np.ones((1, boot.n)))[0])
     draws = boot.apply(of)
     draws = np.maximum(draws + (value - draws.mean()), 0.0)
-    ends = interval(draws)
-    result.put(Row("zero_shot", name, metric, value, *ends, boot.n, str(boot.seed)), draws)
+    ends = boot.interval(value, draws)
+    row = Row("zero_shot", name, metric, value, *ends, boot.n, str(boot.seed))
+    result.put(row, draws, boot.n_units)
     return value
 
 

@@ -9,6 +9,7 @@ text, the data's own terms too, so that no candidate is favoured.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = [
     "OpenSet",
     "Wording",
     "candidate_vectors",
+    "merge_types",
     "open_sets",
     "open_vectors",
     "type_texts",
@@ -64,6 +66,35 @@ class OpenSet:
     terms: tuple[str, ...]
 
 
+def merge_types(data: EvalData) -> EvalData:
+    """Return the data with types of one Cell Ontology term as one type, under the term's name.
+
+    Where two labels mean the same term, no text can tell them apart, and no answer be preferred.
+    """
+    from okrcell.corpus.ontology import names
+
+    by_term: dict[str, list[str]] = {}
+    for name in data.types:
+        if term := live_term(data.term_ids.get(name, "")):
+            by_term.setdefault(term, []).append(name)
+    several = {term: some for term, some in by_term.items() if len(some) > 1}
+    if not several:
+        return data
+    taken = set(data.types)
+    new: dict[str, str] = {}
+    merged: dict[str, tuple[str, ...]] = {}
+    terms = dict(data.term_ids)
+    for term, some in several.items():
+        title = names(term)[0]
+        if title in taken and title not in some:
+            title = f"{title} ({term})"
+        merged[title] = tuple(some)
+        terms[title] = term
+        new |= dict.fromkeys(some, title)
+    labels = np.asarray([new.get(str(label), str(label)) for label in data.labels], dtype=np.str_)
+    return dataclasses.replace(data, labels=labels, term_ids=terms, merged=merged)
+
+
 def candidate_vectors(method: MethodOutput, data: EvalData) -> Vectors:
     """Return one unit row per type of ``data.types``, float32 [T, D], by the method's own texts."""
     assert method.encode_text is not None
@@ -73,9 +104,12 @@ def candidate_vectors(method: MethodOutput, data: EvalData) -> Vectors:
 def type_texts(data: EvalData, wording: Wording) -> list[tuple[str, ...]]:
     """Return the texts of each of ``data.types``."""
     if wording == "label":
-        return [(name,) for name in data.types]
+        return [data.names_of(name) for name in data.types]
     if wording == "prompts":
-        return [tuple(prompt.format(name) for prompt in PROMPTS) for name in data.types]
+        return [
+            tuple(prompt.format(label) for label in data.names_of(name) for prompt in PROMPTS)
+            for name in data.types
+        ]
     return [
         tuple(sorted({data.descriptions[profile] for profile in data.profiles_of(name)}))
         for name in data.types

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from okrcell.evaluate.agreement import ami_of, ari_of, chance_information, contingency, nmi_of
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData
-from okrcell.evaluate.intervals import Bootstrap, Floats, Metric, interval, of_tables
+from okrcell.evaluate.intervals import Bootstrap, Floats, Metric, of_tables
 from okrcell.evaluate.libraries import scanpy
 from okrcell.evaluate.methods import MethodOutput
 from okrcell.evaluate.rows import Row, TaskResult
@@ -217,8 +217,9 @@ def _score(
     for metric, (value_of, draws_of) in values.items():
         centred = draws_of - np.mean(draws_of) + value_of
         named = f"{metric} ({how})"
-        row = Row("clustering", name, named, value_of, *interval(centred), boot.n, listed)
-        result.put(row, centred)
+        ends = boot.interval(value_of, centred, (-1.0, 1.0))
+        row = Row("clustering", name, named, value_of, *ends, boot.n, listed)
+        result.put(row, centred, boot.n_units)
 
 
 def _agreement(chance: float) -> Metric:

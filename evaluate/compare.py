@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from okrcell.evaluate.intervals import standard_error
 from okrcell.evaluate.rows import TaskResult
 from okrcell.schemas import TABLES
 
 __all__ = ["compare_pairs", "holm", "paired_p", "to_comparisons"]
 
-_REFERENCES = frozenset({"duplicate ceiling", "chance"})
+_NOT_TESTED = frozenset({"duplicate ceiling", "chance", "reference", "majority", "random"})
+"""Bounds and floors stand beside every number; testing against them would only add comparisons."""
 
 
 def compare_pairs(
@@ -30,7 +32,7 @@ def compare_pairs(
         known = {
             name: ({row.metric: row for row in result.rows}.get(metric), result.draws[metric])
             for name, result in results.items()
-            if metric in result.draws and name not in _REFERENCES
+            if metric in result.draws and name not in _NOT_TESTED
         }
         names = [name for name, (row, _) in known.items() if row is not None]
         for i, first in enumerate(names):
@@ -41,7 +43,10 @@ def compare_pairs(
                 if len(draws_a) != len(draws_b) or a.n != b.n:
                     continue
                 difference = a.value - b.value
-                p, half = paired_p(difference, draws_a - draws_b, a.n)
+                units = min(results[name].units.get(metric, a.n) for name in (first, second))
+                p, half = paired_p(
+                    difference, draws_a - draws_b, units, is_jackknife=task == "batch"
+                )
                 found.append(
                     {
                         "dataset": dataset,
@@ -59,22 +64,28 @@ def compare_pairs(
     return found
 
 
-def paired_p(difference: float, draws: NDArray[np.float64], n: int) -> tuple[float, float]:
+def paired_p(
+    difference: float, draws: NDArray[np.float64], n_units: int, *, is_jackknife: bool = False
+) -> tuple[float, float]:
     """Return a two-sided p value and the half width of the 95 % interval of a difference.
 
-    The standard deviation of the differences over the resamples is their standard error; the ratio is
-    held against Student's t. Few draws (the jackknife of the batch task) have few degrees of freedom.
-    Where the draws do not vary, the two methods differ by the same amount on every resample: p is then
-    that of a sign test over ``n`` cells that all point one way, or 1 where there is no difference.
+    The differences over the resamples tell their standard error; the ratio is held against Student's
+    t with the degrees of freedom of ``n_units`` (cells, donors or texts), or of the subsamples of a
+    jackknife. Where the draws do not vary, the two methods differ by the same amount on every
+    resample: p is then that of a sign test over units that all point one way, or 1 where there is no
+    difference.
     """
     from scipy.stats import t
 
     defined = draws[np.isfinite(draws)]
-    if not math.isfinite(difference) or len(defined) < 2:
+    if not math.isfinite(difference) or len(defined) < 2 or n_units < 2:
         return float("nan"), float("nan")
-    error, freedom = float(defined.std(ddof=1)), len(defined) - 1
+    if is_jackknife:
+        error, freedom = float(defined.std(ddof=1)), len(defined) - 1
+    else:
+        error, freedom = standard_error(draws, n_units), min(len(defined), n_units) - 1
     if error < 1e-12:
-        return (1.0 if abs(difference) < 1e-12 else max(2.0 * 0.5 ** min(n, 1000), 0.0)), 0.0
+        return (1.0 if abs(difference) < 1e-12 else 2.0 * 0.5 ** min(n_units, 1000)), 0.0
     half = float(t.ppf(0.975, freedom)) * error
     return float(2 * t.sf(abs(difference) / error, freedom)), half
 

@@ -53,6 +53,8 @@ class EvalData:
         Embeddings that came with the cells: ``obsm`` key to float32 [N, D].
     notes
         What a reader must know about these data, one sentence each.
+    merged
+        Name of a type that stands for several to their names; see ``merge_types``.
     sha256
         Identity of cells, splits and texts.
     cells_sha256
@@ -76,6 +78,7 @@ class EvalData:
     integration: Literal["test", "all"] = "test"
     vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sha256: str = ""
     cells_sha256: str = ""
 
@@ -114,6 +117,10 @@ class EvalData:
         """Types with cells in the test split only: neither trained nor validated on."""
         tuned = frozenset(str(label) for label in self.labels[self.validation])
         return frozenset(self.types) - self.seen - tuned
+
+    def names_of(self, cell_type: str) -> tuple[str, ...]:
+        """Return the labels of the data that a type stands for: itself, but for merged ones."""
+        return self.merged.get(cell_type, (cell_type,))
 
     def profiles_of(self, cell_type: str) -> tuple[str, ...]:
         """Return the profile ids of a type's cells, sorted."""

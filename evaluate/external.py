@@ -163,6 +163,7 @@ def of_function(name: str, spec: str, seed: int) -> Method:
             f"Python function {spec}",
             None if encode is None else (lambda texts: unit(as_float32(np.asarray(encode(texts))))),
             predicted=None if predicted is None else np.asarray(predicted).astype(np.str_),
+            used_labels=True,  # it was shown those of train cells
         )
 
     identity = hashlib.sha256(source).hexdigest()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from okrcell.evaluate.annotation import probe_linear
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData
-from okrcell.evaluate.intervals import Bootstrap, interval
+from okrcell.evaluate.intervals import Bootstrap
 from okrcell.evaluate.methods import MethodOutput
 from okrcell.evaluate.rows import Row, TaskResult
 
@@ -29,6 +29,7 @@ __all__ = ["Episode", "episode_scores", "episodes", "few_shot", "nearest_prototy
 Doubles = NDArray[np.float64]
 
 _MAX_QUERIES = 5000
+_LEAST_QUERIES = 10
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ def few_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> Ta
     for shots in config.shots:
         drawn, dropped = episodes(labels, shots, config.episodes, config.seed)
         result.details["dropped"][str(shots)] = dropped
-        if not drawn:
+        if not drawn or len(drawn[0].query) < _LEAST_QUERIES:
             result.notes.append(
-                f"Few-shot with K = {shots} was skipped: fewer than two types have "
-                f"{shots + 1} test cells."
+                f"{data.dataset}: few-shot with K = {shots} was skipped: fewer than two types have "
+                f"{shots + 1} test cells, or fewer than {_LEAST_QUERIES} cells are left to ask."
             )
             continue
         again = np.random.default_rng([config.seed, shots, 1])
@@ -92,10 +93,10 @@ def few_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> Ta
                 value = float(scores[0, :, at].mean())
                 draws = np.take_along_axis(scores[1:, :, at], chosen, axis=1).mean(axis=1)
                 n = len(drawn[0].query)
-                low, high = _interval(value, draws, min(n, boot.n_units))
+                low, high = _interval(value, draws, boot, n)
                 named = f"{metric} ({head}, K={shots})"
                 row = Row("few_shot", method.name, named, value, low, high, n, str(config.seed))
-                result.put(row, draws)
+                result.put(row, draws, boot.n_units)
                 if metric == "accuracy":
                     point = {"head": head, "k": shots, "value": value, "low": low, "high": high}
                     result.details["curve"].append(point)
@@ -148,11 +149,11 @@ def episode_scores(
     return np.concatenate([of(np.ones((1, n))), boot.apply(of)])
 
 
-def _interval(value: float, draws: Doubles, n_units: int) -> tuple[float, float]:
-    low, high = interval(draws)
+def _interval(value: float, draws: Doubles, boot: Bootstrap, n: int) -> tuple[float, float]:
+    low, high = boot.interval(value, draws)
     if low == high == value and value in {0.0, 1.0}:
         # Resampling cannot see what never happened: the exact binomial bound can.
-        reach = 1 - 0.025 ** (1 / n_units)
+        reach = 1 - 0.025 ** (1 / min(n, boot.n_units))
         return (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
     return low, high
 
@@ -184,8 +185,13 @@ def _predict(
 def nearest_prototype(
     support: NDArray[np.float32], labels: NDArray[np.str_], query: NDArray[np.float32]
 ) -> NDArray[np.str_]:
-    """Predict [n_query] by the highest cosine to the mean support cell of each type."""
+    """Predict [n_query] by the highest cosine to the mean support cell of each type.
+
+    Cosines are taken around the mean of these means, so that an offset of the embedding costs nothing.
+    """
     types = np.unique(labels)
     centres = np.stack([support[labels == name].mean(axis=0) for name in types])
+    middle = centres.mean(axis=0)
+    centres = centres - middle
     centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-    return np.asarray(types[(query @ centres.T).argmax(axis=1)])
+    return np.asarray(types[((query - middle) @ centres.T).argmax(axis=1)])

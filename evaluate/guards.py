@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from okrcell.errors import ConfigError, DataError, LabelError, LabelLeakError
+from okrcell.errors import DataError, LabelError, LabelLeakError
 from okrcell.evaluate.data import EvalData, Strings
 from okrcell.schemas import read_table
 
 __all__ = [
     "check_alignment",
+    "check_donors",
     "check_embedding",
     "check_expression",
     "check_leakage",
     "check_named_types",
-    "check_tuning",
     "check_types",
     "check_uids",
     "check_unseen",
@@ -86,7 +86,7 @@ def check_uids(uids: Sequence[str], splits: Sequence[str], where: Path | str) ->
 
 
 def check_leakage(data: EvalData, where: Path | str) -> None:
-    """Refuse a test cell whose identity or whole expression profile also stands in train.
+    """Refuse a test cell whose identity or whole expression also stands in train or validation.
 
     Cells with fewer than 10 detected genes are not compared: two of them may agree by chance.
     """
@@ -95,7 +95,7 @@ def check_leakage(data: EvalData, where: Path | str) -> None:
     check_uids(data.cell_uids.tolist(), data.splits.tolist(), where)
     train, test = (
         dict(zip(content_hashes(data.matrix, rows), data.cell_uids[rows].tolist(), strict=True))
-        for rows in (data.train, data.test)
+        for rows in (np.concatenate([data.validation, data.train]), data.test)
     )
     shared = sorted((test[key], train[key]) for key in (test.keys() & train.keys()) - {""})
     if shared:
@@ -209,20 +209,21 @@ def check_alignment(
         )
 
 
-def check_tuning(split: str, what: str) -> None:
-    """Refuse to choose anything on cells other than those of the validation split.
+def check_donors(data: EvalData, where: Path | str) -> None:
+    """Refuse donors on both sides of a split that the file itself makes.
 
-    Raises
-    ------
-    ConfigError
-        Another split is named.
+    Splits at random and by batch say so by their name; one that a column makes may be taken for one
+    by donor.
     """
-    if split != "validation":
-        raise ConfigError(
-            what,
-            found=f"a choice made on the {split} split",
-            expected="the validation split",
-            fix="Set validation cells apart: a choice made on test cells flatters every method.",
+    train, test = (set(data.donors[rows].tolist()) - {""} for rows in (data.train, data.test))
+    shared = sorted(train & test)
+    if shared:
+        raise DataError(
+            where,
+            found=f"{len(shared)} donors with cells in train and in test ({', '.join(shared[:_NAMED])}) "
+            f"under the split {data.split}",
+            expected="every donor on one side",
+            fix="Mend the column, or split at random, which says what it is.",
         )
 
 

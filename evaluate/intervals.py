@@ -24,6 +24,7 @@ __all__ = [
     "interval",
     "macro_f1_of",
     "of_tables",
+    "standard_error",
     "type_counts",
     "weighted_mean",
     "weighted_median",
@@ -73,6 +74,24 @@ class Bootstrap:
         """How many cells or donors are resampled."""
         return self.n if self.donors is None else len(np.unique(self.donors))
 
+    def interval(
+        self, value: float, draws: Floats, limits: tuple[float, float] = (0.0, 1.0)
+    ) -> tuple[float, float]:
+        """Return the 95 % interval of a value from its draws.
+
+        Percentiles where cells are resampled. Of few donors percentiles are too narrow: there it is
+        value plus and minus Student's t times :func:`standard_error`, cut to ``limits``.
+        """
+        if self.donors is None:
+            return interval(draws)
+        from scipy.stats import t
+
+        error = standard_error(draws, self.n_units)
+        if not np.isfinite(error):
+            return float("nan"), float("nan")
+        half = float(t.ppf(0.975, self.n_units - 1)) * error
+        return max(value - half, limits[0]), min(value + half, limits[1])
+
     def apply(self, metric: Metric) -> Floats:
         """Return ``metric`` of every resample, float64 [draws, ...].
 
@@ -121,6 +140,18 @@ def interval(draws: Floats) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)
+
+
+def standard_error(draws: Floats, n_units: int) -> float:
+    """Return the standard error that the draws of a bootstrap over ``n_units`` units tell.
+
+    Their standard deviation is too small by sqrt((n - 1) / n), which matters for few units. NaN for
+    fewer than two units or draws.
+    """
+    defined = draws[np.isfinite(draws)]
+    if n_units < 2 or len(defined) < 2:
+        return float("nan")
+    return float(defined.std(ddof=1)) * float(np.sqrt(n_units / (n_units - 1)))
 
 
 def weighted_mean(values: Floats) -> Metric:

@@ -65,6 +65,9 @@ class MethodOutput:
         The only texts that can be encoded; None where any can.
     coverage
         Share of the data's genes that a trained model knows.
+    used_labels
+        Its vectors of train cells know their labels: clustering and batch correction then look at the
+        test cells alone.
     refined
         Zero-shot scores are smoothed over a neighbour graph of the test cells (GRIT).
     """
@@ -79,6 +82,7 @@ class MethodOutput:
     finetune: Callable[[EvalData, int], Strings] | None = None
     known_texts: frozenset[str] | None = None
     coverage: float | None = None
+    used_labels: bool = False
     refined: bool = False
 
 

@@ -191,7 +191,11 @@ PEERS: dict[str, Peer] = {
         n_seeds=-1,
     ),
     "celltypist": Peer(
-        "CellTypist trained on train cells", _LABELS, celltypist, "celltypist", n_seeds=-1
+        "CellTypist trained on train cells (one seed)",
+        _LABELS,
+        celltypist,
+        "celltypist",
+        version=2,
     ),
     "logistic-hvg": Peer(
         "logistic regression on up to 2,000 highly variable genes of the train cells",

@@ -51,7 +51,7 @@ def scvi(data: EvalData, seed: int) -> MethodOutput:
     return MethodOutput(
         "scvi",
         cells,
-        f"scVI, {passes} passes over the counts of {model.adata.n_vars} highly variable genes of all "
+        f"scVI, {passes} passes (its default: {_MAX_PASSES}) over the counts of {model.adata.n_vars} highly variable genes of all "
         f"cells{_batches(data)} (transductive, no labels)",
     )
 
@@ -86,9 +86,10 @@ def scanvi(data: EvalData, seed: int) -> MethodOutput:
     return MethodOutput(
         "scanvi",
         cells,
-        f"scANVI after {passes} passes of scVI over the counts of {model.adata.n_vars} highly "
+        f"scANVI after {passes} passes (its default: {_MAX_PASSES}) of scVI over the counts of {model.adata.n_vars} highly "
         f"variable genes of all cells{_batches(data)} (transductive, labels of train cells only)",
         predicted=predicted,
+        used_labels=True,
     )
 
 

@@ -126,7 +126,12 @@ def _clustering(ev: Evaluation, dataset: Dataset) -> list[Figure]:
 
 
 def _annotation(ev: Evaluation, dataset: Dataset) -> list[Figure]:
-    wanted = ("accuracy (linear)", "macro_f1 (linear)", "accuracy (own)", "accuracy (fine-tuned)")
+    wanted = (
+        "accuracy (chosen)",
+        "macro_f1 (chosen)",
+        "accuracy (linear)",
+        "accuracy (fine-tuned)",
+    )
     panels = []
     for key, entry in ((dataset.key, dataset.entry), *dataset.splits):
         tail = f"; {split_words(entry)}" if dataset.splits else ""

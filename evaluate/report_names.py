@@ -51,6 +51,7 @@ _SCOPE_NAMES = {
     "linear": "linear probe",
     "knn": "kNN",
     "own": "its own classifier",
+    "chosen": "head chosen on validation",
     "label": "by bare label",
     "prompts": "by prompts around the label",
     "description": "by description",

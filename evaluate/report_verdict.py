@@ -52,7 +52,7 @@ def _where(ev: Evaluation) -> str:
         return f"On {n_test:,} test cells of {len(ev.datasets)} datasets"
     data = ev.datasets[0].data
     unseen = len(data.get("unseen") or ())
-    tail = f", {unseen} of them never trained on" if unseen else ", all of them seen in training"
+    tail = f", {unseen} of them without train cells" if unseen else ", all of them with train cells"
     return (
         f"On {n_test:,} test cells of {ev.datasets[0].key} "
         f"({len(data.get('test_types') or ())} types{tail})"
@@ -138,7 +138,7 @@ def _zero_shot_sentence(ev: Evaluation) -> list[str]:
     n_types = len(ev.datasets[0].data.get("test_types") or ())
     return [
         f"By text alone it names the right one of {n_types} types for {', and for '.join(parts)}. Seen "
-        "types had labelled cells in training; unseen types had none."
+        "types have cells in the train split of these data; unseen types have none."
     ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okrcell.evaluate.config import EvaluateConfig
-from okrcell.evaluate.intervals import Bootstrap, interval, weighted_mean, weighted_median
+from okrcell.evaluate.intervals import Bootstrap, weighted_mean, weighted_median
 from okrcell.evaluate.ranks import Ranks, join, rank_pairs
 from okrcell.evaluate.rows import Row, TaskResult
 
@@ -29,6 +29,7 @@ __all__ = ["CURVE_K", "Ranks", "ceiling", "fold_rows", "rank_pairs", "retrieval"
 
 CURVE_K = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
 _REPORTED_K = (1, 5, 10)
+_LEAST_TEXTS = 6
 _NEAR = "ontology-near"
 
 
@@ -39,7 +40,7 @@ def retrieval(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> T
     assert method.cells is not None
     folds = fold_rows(data.test, config)
     rows = np.concatenate(folds)
-    ranks, has_term = _ranks(method, unit(method.cells[rows]), data, folds)
+    ranks, has_term, text_ids = _ranks(method, unit(method.cells[rows]), data, folds)
     result = TaskResult(details={"curve": {}, "fold": len(folds[0]), "n_folds": len(folds)})
     curve_k = [k for k in CURVE_K if k <= len(folds[0])]
     for way, of_all in ranks.items():
@@ -48,9 +49,19 @@ def retrieval(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> T
             continue
         found = of_all.take(asked)
         boot = Bootstrap.over(data.donors[rows[asked]], config.bootstrap, config.seed)
+        if way.startswith("text") and not way.endswith("strict"):
+            # All cells of a text ask the same question: texts are the units, not cells.
+            boot = Bootstrap(
+                len(asked),
+                config.bootstrap,
+                config.seed,
+                np.unique(text_ids[asked], return_inverse=True)[1],
+            )
         for k in _REPORTED_K:
             recall = weighted_mean(found.recall(k))
             result.measure("retrieval", method.name, f"R@{k} ({way})", recall, boot)
+            if boot.n_units < _LEAST_TEXTS:
+                result.draws.pop(f"R@{k} ({way})", None)  # too few questions for a test
         if way.endswith("strict"):
             _add_median_rank(result, method.name, way, found, boot)
             reciprocal = weighted_mean(_reciprocal(found))
@@ -66,17 +77,30 @@ def _ranks(
     cells: NDArray[np.float32],
     data: EvalData,
     folds: list[NDArray[np.intp]],
-) -> tuple[dict[str, Ranks], NDArray[np.intp]]:
-    """Return the ranks of all folds, and which of the pairs have a type with an ontology term."""
-    from okrcell.evaluate.methods import cell_text, unit
+) -> tuple[dict[str, Ranks], NDArray[np.intp], NDArray[np.intp]]:
+    """Return the ranks of all folds, which pairs have a type with a term, and the text of each pair.
+
+    What is the same text is decided by the descriptions, for every method. One that reads bare labels
+    has as a text's vector the mean over the labels of the cells with that description.
+    """
+    from okrcell.evaluate.methods import unit
     from okrcell.evaluate.ontology_credit import NEAR_CREDIT, credit_matrix
 
     assert method.encode_text is not None
     rows = np.concatenate(folds)
     wanted, text_ids = np.unique(
-        np.asarray([cell_text(data, int(i), method.texts) for i in rows]), return_inverse=True
+        np.asarray([data.descriptions[str(p)] for p in data.profile_ids[rows]]), return_inverse=True
     )
-    texts = unit(method.encode_text([str(text) for text in wanted]))
+    if method.texts == "description":
+        texts = unit(method.encode_text([str(text) for text in wanted]))
+    else:
+        labels, codes = np.unique(data.labels[rows], return_inverse=True)
+        vectors = unit(method.encode_text([str(label) for label in labels]))
+        texts = unit(
+            np.stack(
+                [vectors[np.unique(codes[text_ids == i])].mean(axis=0) for i in range(len(wanted))]
+            )
+        )
     types = np.searchsorted(data.types, data.labels[rows])
     near = credit_matrix(data.types, data.term_ids) >= NEAR_CREDIT - 1e-9
     parts = [
@@ -87,6 +111,7 @@ def _ranks(
     return (
         {way: join([part[way] for part in parts]) for way in parts[0]},
         np.flatnonzero(np.isin(data.labels[rows], with_term)),
+        text_ids,
     )
 
 
@@ -95,9 +120,12 @@ def _add_median_rank(
 ) -> None:
     expected = found.expected
     draws = boot.apply(weighted_median(expected))
-    value, ends = float(np.median(expected)), interval(draws)
+    value = float(np.median(expected))
+    ends = boot.interval(value, draws, (1.0, float("inf")))
     metric = f"median_rank ({way})"
-    result.put(Row("retrieval", name, metric, value, *ends, boot.n, str(boot.seed)), draws)
+    result.put(
+        Row("retrieval", name, metric, value, *ends, boot.n, str(boot.seed)), draws, boot.n_units
+    )
 
 
 def ceiling(data: EvalData, config: EvaluateConfig) -> TaskResult:

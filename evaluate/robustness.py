@@ -15,7 +15,7 @@ from scipy import sparse
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData
 from okrcell.evaluate.intervals import Bootstrap, weighted_mean
-from okrcell.evaluate.methods import MethodOutput, cell_text, unit
+from okrcell.evaluate.methods import MethodOutput, unit
 from okrcell.evaluate.rows import TaskResult
 
 __all__ = ["drop_genes", "robustness", "thin"]
@@ -25,7 +25,9 @@ def robustness(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> 
     """Return accuracy by linear probe, and by text where the method knows texts, at every level.
 
     Metrics: ``accuracy (linear, 30 % of genes lost)``, ``accuracy (zero-shot, 25 % of depth)``. Only
-    test cells of types that occur in train are asked about.
+    test cells of types that occur in train are asked about; candidates of zero-shot are all types,
+    those of one Cell Ontology term being one. The harm is drawn once, from the seed: its chance is
+    not in the intervals.
     """
     from okrcell.corpus.shards import CellMatrix
 
@@ -53,8 +55,8 @@ def robustness(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> 
                     CellMatrix(harmed, data.matrix.gene_ids, data.matrix.values)
                 )
             share = f"{100 * level:g} % of " + ("genes lost" if kind == "dropout" else "depth")
-            for name, predict in asked.items():
-                right = (predict(cells) == data.labels[rows]).astype(np.float64)
+            for name, (predict, truth) in asked.items():
+                right = (predict(cells) == truth[rows]).astype(np.float64)
                 metric = f"accuracy ({name}, {share})"
                 result.measure("robustness", method.name, metric, weighted_mean(right), boot)
                 row = result.rows[-1]
@@ -91,26 +93,25 @@ def thin(cells: sparse.csr_matrix, share: float, rng: np.random.Generator) -> sp
 
 
 def _questions(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> dict[str, Any]:
-    """Return name to a function of vectors [n, D] that gives labels [n]."""
+    """Return name to a function of vectors [n, D] that gives labels [n], and the true labels [N]."""
     from okrcell.evaluate.annotation import choose_penalty, fit_linear
+    from okrcell.evaluate.candidates import candidate_vectors, merge_types
 
     assert method.cells is not None
     found: dict[str, Any] = {}
     if "+ridge" not in method.name and len(data.seen) > 1:
         penalty = choose_penalty(method.cells, data, config.seed)
-        found["linear"] = fit_linear(
+        fitted = fit_linear(
             method.cells[data.train], data.labels[data.train], config.seed, penalty=penalty
         )
+        found["linear"] = fitted, data.labels
     if method.encode_text is not None:
-        types = np.asarray(sorted(data.seen))
-        texts = [
-            cell_text(data, int(np.flatnonzero(data.labels == name)[0]), method.texts)
-            for name in types
-        ]
-        vectors = unit(method.encode_text(texts))
+        data = merge_types(data)
+        types = np.asarray(data.types)
+        vectors = candidate_vectors(method, data)
 
         def nearest(cells: NDArray[np.float32]) -> NDArray[np.str_]:
             return np.asarray(types[(unit(cells) @ vectors.T).argmax(axis=1)])
 
-        found["zero-shot"] = nearest
+        found["zero-shot"] = nearest, data.labels
     return found

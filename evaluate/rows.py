@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from okrcell.evaluate.intervals import Bootstrap, Metric, interval
+from okrcell.evaluate.intervals import Bootstrap, Metric
 from okrcell.schemas import TABLES
 
 __all__ = ["Row", "TaskResult", "to_table"]
@@ -42,6 +42,8 @@ class TaskResult:
     draws
         Metric to float64 [draws], its value on the resamples; the same resamples for every method,
         so that differences between methods can be tested draw by draw. Not every metric has them.
+    units
+        Metric to how many units (cells, donors, texts) were resampled for its draws.
     details
         For the report; JSON values.
     notes
@@ -50,25 +52,35 @@ class TaskResult:
 
     rows: list[Row] = field(default_factory=list)
     draws: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    units: dict[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def measure(self, task: str, method: str, metric: str, of: Metric, boot: Bootstrap) -> None:
-        """Add a metric of weights: its value on the cells as they are, and its interval."""
+        """Add a metric of weights: its value on the cells as they are, and its interval.
+
+        Draws of macro-F1 are centred on the value: types that vanish from a resample raise it.
+        """
         value = float(of(np.ones((1, boot.n)))[0])
         draws = boot.apply(of)
-        low, high = interval(draws)
+        if metric.startswith("macro_f1") and np.isfinite(draws).any():
+            draws = np.clip(draws - np.nanmean(draws) + value, 0.0, 1.0)
+        low, high = boot.interval(value, draws)
         if low == high == value and value in {0.0, 1.0}:
             # Resampling cannot see what never happened: the exact binomial bound can.
             reach = 1 - 0.025 ** (1 / boot.n_units)
             low, high = (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
-        self.put(Row(task, method, metric, value, low, high, boot.n, str(boot.seed)), draws)
+        row = Row(task, method, metric, value, low, high, boot.n, str(boot.seed))
+        self.put(row, draws, boot.n_units)
 
-    def put(self, row: Row, draws: NDArray[np.float64] | None = None) -> None:
-        """Add a row, with its value on the resamples where it has one."""
+    def put(
+        self, row: Row, draws: NDArray[np.float64] | None = None, n_units: int | None = None
+    ) -> None:
+        """Add a row, with its value on the resamples of ``n_units`` units where it has one."""
         self.rows.append(row)
         if draws is not None:
             self.draws[row.metric] = draws
+            self.units[row.metric] = row.n if n_units is None else n_units
 
 
 def to_table(rows: Sequence[tuple[str, str, Row]], checkpoints: dict[str, str]) -> pa.Table:

@@ -210,7 +210,8 @@ def _of_runs(name: str, folders: Sequence[Path], remember: _Texts, open_model: O
         own = manifests[number].inputs.get("cells", "")
         if not own or own != data.cells_sha256:
             check_unseen(data, folder, getattr(model, "gene_ids", data.matrix.gene_ids))
-        output = baselines.trained(name, model, data, texts=_kind(source), about=about)
+        where = "" if own and own == data.cells_sha256 else ", on other cells than these"
+        output = baselines.trained(name, model, data, texts=_kind(source), about=about + where)
         key = f"embedder {model.config.embedder}" if coverage is not None else f"run {folder}"
         encode = remember.once(key, model.encode_text)
         if own and own == data.cells_sha256:

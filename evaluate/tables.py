@@ -23,7 +23,7 @@ from okrcell.evaluate.columns import (
     tidy_labels,
 )
 from okrcell.evaluate.data import UNLABELLED, EvalData
-from okrcell.evaluate.guards import check_leakage, check_types, check_uids
+from okrcell.evaluate.guards import check_donors, check_leakage, check_types, check_uids
 from okrcell.evaluate.splits import assign
 from okrcell.evaluate.suite import DataSpec
 
@@ -141,6 +141,8 @@ def load_h5ad(
         )
         check_types(data, path)
         check_leakage(data, path)
+        if split.startswith("column:"):
+            check_donors(data, path)
         found.append(data)
     return found
 

@@ -26,9 +26,10 @@ from okrcell.evaluate.rows import Row, TaskResult
 
 __all__ = ["combine", "load_unit", "plain", "save_unit", "unit_name"]
 
-VERSION = 1
+VERSION = 2
 """Raised by hand whenever a task gives other numbers than before."""
 
+_FEW = 100
 _BESIDE = {"tasks", "allow_named_types"}
 
 
@@ -54,6 +55,7 @@ def save_unit(folder: Path, name: str, result: TaskResult, compared: Collection[
             for metric, draws in sorted(result.draws.items())
             if metric in compared
         },
+        "units": {m: n for m, n in sorted(result.units.items()) if m in compared},
         "details": result.details,
         "notes": result.notes,
     }
@@ -71,6 +73,7 @@ def load_unit(folder: Path, name: str) -> TaskResult | None:
                 metric: np.frombuffer(base64.b64decode(draws), "<f4").astype(np.float64)
                 for metric, draws in content["draws"].items()
             },
+            units={metric: int(n) for metric, n in content["units"].items()},
             details=content["details"],
             notes=content["notes"],
         )
@@ -88,41 +91,71 @@ def _numbers(row: dict[str, Any]) -> dict[str, float]:
 
 
 def combine(parts: list[TaskResult], seeds: list[int]) -> TaskResult:
-    """Join the results of one method asked with several seeds.
+    """Join the results of one method asked with several seeds: values are means over them.
 
-    Values are means. Draws go round the seeds, so that they hold the chance of resampling and that
-    of the seed, and give the interval; where a metric has none, the widest bounds stand.
+    The draws of the mean hold both kinds of chance: they are the mean of the seeds' draws, plus the
+    standard error of a mean over these seeds, drawn at random and widened by Student's t. Few draws
+    (the jackknife of the batch task) are stretched to the joint standard error instead. A metric that
+    some seeds lack is the mean of those that have it.
     """
     if len(parts) == 1:
         return parts[0]
     joined = TaskResult(details=parts[0].details, notes=list(dict.fromkeys(_notes(parts))))
-    by_metric: dict[str, list[Row]] = {}
-    for part in parts:
+    found: dict[str, list[tuple[int, TaskResult, Row]]] = {}
+    for seed, part in zip(seeds, parts, strict=True):
         for row in part.rows:
-            by_metric.setdefault(row.metric, []).append(row)
-    for metric, rows in by_metric.items():
-        first, value = rows[0], float(np.mean([row.value for row in rows]))
-        draws = _round_robin([part.draws[metric] for part in parts if metric in part.draws])
-        if draws is None:
-            low, high = (
-                f(getattr(row, end) for row in rows)
-                for f, end in ((min, "ci_low"), (max, "ci_high"))
-            )
+            found.setdefault(row.metric, []).append((seed, part, row))
+    for metric, entries in found.items():
+        rows = [row for _, _, row in entries]
+        first, values = rows[0], np.asarray([row.value for row in rows])
+        value = float(values.mean())
+        draws = [part.draws[metric] for _, part, _ in entries if metric in part.draws]
+        mixed = _mixed(values, draws, metric)
+        if mixed is None:
+            low, high = min(row.ci_low for row in rows), max(row.ci_high for row in rows)
         else:
-            low, high = interval(draws)
-            low, high = min(low, value), max(high, value)
-        seed = ",".join(map(str, seeds))
-        joined.put(Row(first.task, first.method, metric, value, low, high, first.n, seed), draws)
+            low, high = _around(value, mixed, rows)
+        listed = ",".join(str(seed) for seed, _, _ in entries)
+        row = Row(first.task, first.method, metric, value, low, high, first.n, listed)
+        joined.put(row, mixed, entries[0][1].units.get(metric))
     return joined
 
 
-def _round_robin(draws: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
-    if not draws or len({len(one) for one in draws}) > 1:
+def _mixed(
+    values: NDArray[np.float64], draws: list[NDArray[np.float64]], metric: str
+) -> NDArray[np.float64] | None:
+    """Return the draws of the mean over seeds, or None where not all seeds have as many."""
+    from scipy.stats import t
+
+    n = len(values)
+    if len(draws) != n or len({len(one) for one in draws}) > 1:
         return None
-    stacked = np.stack(draws)
-    at = np.arange(stacked.shape[1])
-    mixed: NDArray[np.float64] = stacked[at % len(stacked), at]
-    return mixed
+    inside = np.mean([one - value for one, value in zip(draws, values, strict=True)], axis=0)
+    if n == 1:
+        return np.asarray(values[0] + inside)
+    between = float(values.std(ddof=1)) / math.sqrt(n)
+    between *= float(t.ppf(0.975, n - 1)) / 1.96
+    if len(inside) < _FEW:
+        own = float(np.nanstd(inside, ddof=1))
+        stretch = math.hypot(own, between) / own if own > 0 else 1.0
+        return np.asarray(values.mean() + inside * stretch)
+    rng = np.random.default_rng(list(metric.encode()))
+    return np.asarray(values.mean() + inside + between * rng.standard_normal(len(inside)))
+
+
+def _around(value: float, draws: NDArray[np.float64], rows: list[Row]) -> tuple[float, float]:
+    """Return the interval of the mean; within [0, 1] where those of the seeds are."""
+    if len(draws) < _FEW:
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(draws) - 1) * np.nanstd(draws, ddof=1))
+        low, high = value - half, value + half
+    else:
+        low, high = interval(draws)
+        low, high = min(low, value), max(high, value)
+    if all(0 <= row.ci_low and row.ci_high <= 1 for row in rows):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return low, high
 
 
 def _notes(parts: list[TaskResult]) -> list[str]:

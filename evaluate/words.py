@@ -29,21 +29,28 @@ def methods_paragraph(ev: Evaluation, versions: Mapping[str, str]) -> str:
         unit += f" (donors where at least {_FEW_DONORS} are named in the test split)"
     draws = f" ({s['bootstrap']:,} resamples)" if s.get("bootstrap") else ""
     parts.append(
-        f"Intervals are 95 % percentile bootstrap intervals over {unit}{draws}, unless said otherwise."
+        f"Intervals are 95 % bootstrap intervals over {unit} of the cells that are scored{draws}: percentiles "
+        "where cells are resampled, Student's t where donors or texts are; a delete-d jackknife over cells "
+        "for batch correction. Models, probes and clusters were held fixed; draws of clustering, macro-F1 "
+        "and calibration error were centred on the value."
     )
     if ev.comparisons:
         parts.append(
             "Methods were compared in pairs on the same resamples: the difference over the standard "
-            "deviation of its resampled values, against Student's t, two-sided; p-values were corrected "
-            "by Holm's method over all pairs of methods and datasets within a metric, and differences "
+            "error that its resampled values tell, against Student's t with the degrees of freedom of what was "
+            "resampled, two-sided; p-values were corrected by Holm's method over all pairs of methods (floors "
+            "such as random left out) and datasets within a metric, not across metrics, and differences "
             "with a corrected p below 0.05 are called clear."
         )
     seeds = s.get("seeds")
     if seeds:
         first = s.get("seed", 0)
         listed = f"{first}" if seeds == 1 else f"{first} to {first + seeds - 1}"
-        parts.append(f"Methods that depend on chance were run with seeds {listed}, others once.")
-    parts.append("No setting was chosen on test cells.")
+        parts.append(f"Methods whose seed can be set were run with seeds {listed}, others once.")
+    parts.append(
+        "No setting was chosen on test cells, but for the resolution of clustering where it says 'best'. "
+        "For embeddings that came with the data this cannot be vouched for."
+    )
     if versions:
         parts.append(
             "Software: "
@@ -193,8 +200,29 @@ def limits(ev: Evaluation) -> list[str]:
             f"Test cells were drawn at random in {', '.join(chance)}: cells of the same donors are in "
             "training, which flatters every method that learns from it."
         )
-    if ev.details.get("checkpoints"):
-        said.append("One training per trained model: the variance between trainings is not shown.")
+    single = [
+        name
+        for name, card in (ev.details.get("checkpoints") or {}).items()
+        if "," not in str(card.get("sha256", ""))
+    ]
+    if single:
+        said.append(
+            f"One training of {', '.join(single)}: the variance between trainings is not shown."
+        )
+    said.append(
+        "Seen and unseen are types with and without cells in the train split of these data. A model that "
+        "was trained elsewhere may have seen unseen types, and may not have seen seen ones."
+    )
+    few = [
+        d.key
+        for d in every
+        if d.data.get("interval_unit") == "cells" and 0 < int(d.data.get("donors") or 0)
+    ]
+    if few:
+        said.append(
+            f"Fewer than five test donors in {', '.join(few)}: clear differences there hold for other cells "
+            "of these donors, not for other donors."
+        )
     said.append(
         "Cell type labels are taken as the data name them. Where their authors transferred them by "
         "computer, agreement with them is not truth."

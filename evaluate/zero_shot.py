@@ -22,6 +22,7 @@ from okrcell.evaluate.candidates import (
     WORDINGS,
     OpenSet,
     candidate_vectors,
+    merge_types,
     open_sets,
     open_vectors,
     type_texts,
@@ -57,6 +58,13 @@ def zero_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> T
     assert method.cells is not None
     assert method.encode_text is not None
     result = TaskResult()
+    n_types = len(data.types)
+    data = merge_types(data)
+    if len(data.types) < n_types:
+        result.notes.append(
+            f"{data.dataset}: {n_types} types are {len(data.types)} in zero-shot annotation: those of one "
+            "Cell Ontology term count as one."
+        )
     cells = _cells(method, data, "test")
     vectors = candidate_vectors(method, data)
     scores = cells @ vectors.T
@@ -78,6 +86,7 @@ def zero_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> T
 
 def majority_zero_shot(data: EvalData, config: EvaluateConfig) -> TaskResult:
     """Score the guess of the most frequent train type; it has no guess among unseen types only."""
+    data = merge_types(data)
     types = np.asarray(data.types)
     counts = np.asarray([(data.labels[data.train] == name).sum() for name in types])
     scores = np.broadcast_to(counts.astype(np.float32), (len(data.test), len(types)))

@@ -413,7 +413,10 @@ def test_a_classifier_without_an_embedding_is_scored_and_shown(
     method, data = learnt
     only = dataclasses.replace(method, cells=None, predicted=data.labels)
     result = annotation(only, data, SMALL)
-    assert {row.metric for row in result.rows} == {"accuracy (own)", "macro_f1 (own)"}
+    heads = ("own", "chosen")
+    assert {row.metric for row in result.rows} == {
+        f"{metric} ({head})" for metric in ("accuracy", "macro_f1") for head in heads
+    }
     assert {row.value for row in result.rows} == {1.0}
     assert result.details["head"] == "own"
     nothing = annotation(dataclasses.replace(method, cells=None), data, SMALL)
@@ -442,8 +445,21 @@ def test_the_penalty_is_chosen_on_validation_cells_only(
     labels = data.labels.copy()
     labels[data.test] = "a"  # what test cells are called changes nothing
     assert choose_penalty(method.cells, dataclasses.replace(data, labels=labels), 0) == chosen
-    labels[data.validation] = "a"  # validation cells of one type are no basis
+    labels[data.validation] = "new"  # cells of types that were not trained on are no basis
     assert choose_penalty(method.cells, dataclasses.replace(data, labels=labels), 0) == 1.0
+
+
+def test_the_head_that_stands_for_a_method_is_chosen_on_validation_cells(
+    learnt: tuple[MethodOutput, EvalData],
+) -> None:
+    method, data = learnt
+    predicted = data.labels.copy()
+    predicted[data.validation] = np.roll(predicted[data.validation], 1)  # right on test cells only
+    result = annotation(dataclasses.replace(method, predicted=predicted), data, SMALL)
+    values = {row.metric: row.value for row in result.rows}
+    assert values["accuracy (own)"] == 1.0
+    assert result.details["chosen"] in {"linear", "knn"}
+    assert values["accuracy (chosen)"] == values[f"accuracy ({result.details['chosen']})"]
 
 
 def test_majority_and_unseen_types(learnt: tuple[MethodOutput, EvalData]) -> None:

@@ -563,7 +563,7 @@ def test_the_verdict_says_what_is_worse(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, comparisons=False)
     said = " ".join(verdict(load_evaluation(folder)))
     assert "beyond the 95 % intervals in" in said
-    assert "On 700 test cells of pbmc (8 types, 1 of them never trained on), okrcell" in said
+    assert "On 700 test cells of pbmc (8 types, 1 of them without train cells), okrcell" in said
     assert "By text alone it names the right one of 8 types for " in said
     shutil.rmtree(folder)
     methods = (METHODS[5], *METHODS[:3])  # random is the main method: it loses
@@ -592,7 +592,7 @@ def test_methods_and_limits_follow_from_the_facts(tmp_path: Path) -> None:
     assert "Fewer than 1,000 test cells in pbmc:" in said
     assert "Every test type occurs in training in gut" in said
     assert "One dataset" not in said
-    assert "One training per trained model" in said
+    assert "One training of okrcell" in said
 
 
 # --- figures ---------------------------------------------------------------------------------

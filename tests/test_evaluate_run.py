@@ -18,6 +18,7 @@ from okrcell.corpus.contents import content_hashes
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import ConfigError, DataError, LabelError, LabelLeakError, ManifestError
 from okrcell.evaluate import run as stage
+from okrcell.evaluate.annotation import annotation
 from okrcell.evaluate.baselines import pca, pca_ridge, random, trained
 from okrcell.evaluate.candidates import candidate_vectors
 from okrcell.evaluate.config import EvaluateConfig
@@ -27,7 +28,6 @@ from okrcell.evaluate.guards import (
     check_alignment,
     check_embedding,
     check_leakage,
-    check_tuning,
     check_types,
     check_unseen,
 )
@@ -469,10 +469,25 @@ def test_a_model_that_knows_nothing_is_refused() -> None:
     check_alignment(texts[codes], texts, codes, "m")
 
 
-def test_nothing_is_chosen_on_test_cells() -> None:
-    check_tuning("validation", "temperature")
-    with pytest.raises(ConfigError, match="a choice made on the test split"):
-        check_tuning("test", "temperature")
+def test_nothing_is_chosen_on_test_cells(data: EvalData) -> None:
+    """Other labels of the test cells change scores, but no penalty, head, temperature or threshold."""
+    splits = data.splits.astype("U10")
+    splits[np.flatnonzero(splits == "train")[::2]] = "validation"
+    given = dataclasses.replace(data, splits=splits)
+    labels = given.labels.copy()
+    labels[given.test] = np.roll(labels[given.test], 1)
+    profiles = given.profile_ids.copy()  # the texts of the types stay what they are
+    profiles[given.test] = np.roll(profiles[given.test], 1)
+    other = dataclasses.replace(given, labels=labels, profile_ids=profiles)
+    method = trained("m", model_for(data, 0.7), data, texts="description", about="")
+    chosen, tuned = [], []
+    for some in (given, other):
+        found = annotation(method, some, SMALL).details
+        chosen.append((found["c"], found["chosen"]))
+        details = zero_shot(method, some, SMALL).details
+        tuned.append((details["calibration"]["temperature"], details["unknown"]["threshold"]))
+    assert chosen[0] == chosen[1]
+    assert tuned[0] == tuned[1]
 
 
 def test_loading_keeps_labelled_cells_of_all_splits(

@@ -57,6 +57,7 @@ def make_file(path: Path, n: int = 90, seed: int = 0, **columns: Any) -> Path:
         rng.poisson(rates).astype(np.float32), obs=obs, var=pd.DataFrame(index=list(GENES))
     )
     adata.obsm["X_good"] = rng.normal(size=(n, 5)) + 5 * np.eye(3, 5)[code]
+    adata.obsm["X_noise"] = rng.normal(size=(n, 5))
     adata.write_h5ad(path)
     return path
 
@@ -92,9 +93,13 @@ def test_splits_by_donor_batch_random_and_column(file: Path) -> None:
 
 def test_a_split_column_is_taken_as_it_is_and_checked(tmp_path: Path) -> None:
     words = np.where(np.arange(90) % 4 == 0, "test", "train")
-    path = make_file(tmp_path / "a.h5ad", mine=words)
+    donors = np.where(words == "test", "d1", "d2")
+    path = make_file(tmp_path / "a.h5ad", mine=words, donor_id=donors)
     data = first(DataSpec(path=path, split="column:mine"))
     assert (data.splits == words).all()
+    both = make_file(tmp_path / "both.h5ad", mine=words)
+    with pytest.raises(DataError, match="6 donors with cells in train and in test"):
+        first(DataSpec(path=both, split="column:mine"))
     bad = make_file(tmp_path / "b.h5ad", mine=np.where(words == "test", "holdout", "train"))
     with pytest.raises(DataError, match="the values holdout"):
         first(DataSpec(path=bad, split="column:mine"))
@@ -309,13 +314,13 @@ QUICK = EvaluateConfig(
 
 
 def test_an_embedding_in_the_file_is_judged_beside_baselines(file: Path, tmp_path: Path) -> None:
-    methods = parse_methods(["obsm:X_good"], QUICK, extra=("pca", "random"))
+    methods = parse_methods(["obsm:X_good", "noise=obsm:X_noise"], QUICK, extra=("random",))
     specs = (DataSpec(path=file, split=("donor", "random")),)
     plan = describe(methods, specs, tmp_path / "out", QUICK)
     assert (plan["units_missing"], plan["units_finished"]) == (9, 0)
     assert [entry["split"] for entry in plan["data"]] == ["donor", "random"]
     summary = run(methods, specs, tmp_path / "out", QUICK)
-    assert summary["methods"] == ["X_good", "pca", "random", "majority"]
+    assert summary["methods"] == ["X_good", "noise", "random", "majority"]
     rows = read_table(tmp_path / "out" / "results.parquet", "results").to_pylist()
     assert {row["dataset"] for row in rows} == {"toy", "toy/random"}
     value = {(row["method"], row["metric"]): row for row in rows if row["dataset"] == "toy"}
@@ -327,8 +332,9 @@ def test_an_embedding_in_the_file_is_judged_beside_baselines(file: Path, tmp_pat
         p
         for p in pairs
         if (p["method_a"], p["method_b"], p["metric"], p["dataset"])
-        == ("X_good", "random", "accuracy (linear)", "toy")
+        == ("X_good", "noise", "accuracy (linear)", "toy")
     )
+    assert not any("random" in (p["method_a"], p["method_b"]) for p in pairs)
     assert better["difference"] > 0.3
     assert better["p"] <= better["p_adjusted"] < 0.05
     assert describe(methods, specs, tmp_path / "out", QUICK)["units_missing"] == 0

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.append(str(Path(__file__).parents[1]))
-from pages import peak_bytes
+from output import peak_bytes, publish
 
 DIM, N_TYPES, BLOCK, TOP = 384, 60, 512, 10
 BAR_SECONDS, BAR_GB = 60, 2.0
@@ -141,7 +139,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100_000, help="zero-shot test cells")
     parser.add_argument("--pairs", type=int, default=20_000, help="retrieval pairs, one fold")
     parser.add_argument("--data", type=Path, help="not needed: the vectors are random")
-    parser.add_argument("--out", type=Path, help="JSON for the page of benchmarks")
+    parser.add_argument("--out", type=Path, default=Path("scale.json"), help="JSON for the page")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
@@ -175,18 +173,15 @@ def main() -> None:
         "All metrics: every row of the task with its interval from 1,000 resamples.",
         f"Random unit vectors, D = {DIM}; encoding texts is left out.",
     ]
-    print(f"**{caption}**\n")
-    for line in (columns, ["---"] * len(columns), *rows):
-        print(f"| {' | '.join(line)} |")
-    print("\n" + "\n".join(f"- {note}" for note in notes))
-    if arguments.out:
-        result = {
+    publish(
+        {
             "title": "Scale of zero-shot and retrieval",
-            "command": "python benchmarks/evaluate/scale.py",
+            "command": "python benchmarks/evaluate/run.py --data ../shared/data --only scale",
             "tables": [{"caption": caption, "columns": columns, "rows": rows}],
             "notes": notes,
-        }
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        },
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":
