@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
-__all__ = ["scanpy", "scib_metrics", "torch_first"]
+__all__ = ["one_thread", "scanpy", "scib_metrics"]
 
 
-def torch_first() -> None:
-    """Load torch before libraries that bring their own OpenMP.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, torch included.
 
-    Where numba comes first, torch runs on its threads, and text models were seen to take twenty times
-    as long.
+    Many small problems: threads cost more than they bring, change the sums, and wait for each other
+    many times as long as the work takes where another program uses the machine.
     """
-    import torch  # noqa: F401
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def scanpy() -> ModuleType:
     """Return scanpy (about 3 s)."""
-    torch_first()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # umap-learn warns that tensorflow is not installed
         import scanpy as module
@@ -30,7 +41,6 @@ def scanpy() -> ModuleType:
 
 def scib_metrics() -> ModuleType:
     """Return scib-metrics (6 to 20 s)."""
-    torch_first()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         root_level = logging.getLogger().level

@@ -109,11 +109,8 @@ def run(
     LabelLeakError
         Test cells, or the names of their types, are known where they must not be.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from okrcell.evaluate.libraries import one_thread
 
-    from okrcell.evaluate.libraries import torch_first
-
-    torch_first()
     config = config or EvaluateConfig()
     inputs = _inputs(methods, specs)
     settings = config.model_dump(mode="json")
@@ -127,8 +124,7 @@ def run(
     for spec in specs[1:]:
         load(spec, config, methods)
     with writing(out, KIND):
-        # Many small problems: threads would cost more than they bring, and change the sums.
-        with threadpool_limits(1):
+        with one_thread():
             for spec in specs:
                 for number, data in enumerate(
                     first.pop() if first else load(spec, config, methods)
