@@ -275,7 +275,7 @@ TABLES: dict[str, Table] = {
             ]
         ),
     ),
-    "seen_cells": Table(1, pa.schema([("cell_uid", _S), ("content", _S)])),
+    "seen_cells": Table(1, pa.schema([("cell_uid", _S), ("content", _S), ("pattern", _S)])),
 }
 
 

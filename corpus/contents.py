@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from okrcell.corpus.shards import CellMatrix
 
-__all__ = ["MIN_DETECTED", "content_hashes"]
+__all__ = ["MIN_DETECTED", "MIN_PATTERN", "content_hashes"]
 
 MIN_DETECTED = 10
 """Cells with fewer genes get no hash: two of them may agree by chance."""
+
+MIN_PATTERN = 50
 
 _U64 = npt.NDArray[np.uint64]
 _LANES = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
@@ -27,8 +29,13 @@ def content_hashes(
     cells: CellMatrix,
     rows: npt.NDArray[np.intp] | None = None,
     genes: Collection[str] | None = None,
+    *,
+    only_pattern: bool = False,
 ) -> list[str]:
     """Return 32 hex digits per cell, empty for cells with fewer than ``MIN_DETECTED`` genes.
+
+    With ``only_pattern`` it counts which genes are detected and not how much, which stays the same
+    when counts are normalised; that takes ``MIN_PATTERN`` genes.
 
     Parameters
     ----------
@@ -47,14 +54,17 @@ def content_hashes(
     names = np.fromiter((_gene(gene) for gene in ids), dtype=np.uint64, count=len(ids))
     lanes = []
     values = matrix.data.astype(np.float32).view(np.uint32).astype(np.uint64)
+    if only_pattern:
+        values = np.zeros_like(values)
     with np.errstate(over="ignore"):
         for lane in _LANES:
             entries = _mix(names[matrix.indices] ^ _mix(values + lane))
             ends = np.concatenate([np.zeros(1, np.uint64), np.cumsum(entries, dtype=np.uint64)])
             lanes.append(ends[matrix.indptr[1:]] - ends[matrix.indptr[:-1]])
     counts = np.diff(matrix.indptr)
+    least = MIN_PATTERN if only_pattern else MIN_DETECTED
     return [
-        f"{int(a):016x}{int(b):016x}" if n >= MIN_DETECTED else ""
+        f"{int(a):016x}{int(b):016x}" if n >= least else ""
         for a, b, n in zip(*lanes, counts, strict=True)
     ]
 

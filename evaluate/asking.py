@@ -11,7 +11,8 @@ import numpy as np
 
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData
-from okrcell.evaluate.methods import Method, MethodOutput, NotApplicable
+from okrcell.evaluate.guards import check_text_vectors
+from okrcell.evaluate.methods import Method, MethodOutput, NotApplicable, Vectors
 from okrcell.evaluate.rows import TaskResult
 
 __all__ = ["Outputs", "ask", "outputs_of", "references"]
@@ -30,18 +31,32 @@ def outputs_of(
     method: Method, data: EvalData, config: EvaluateConfig, shared: dict[str, Outputs]
 ) -> Outputs:
     """Embed the data; a method that refines another takes what that one gave, if it is the last."""
-    if method.refines is not None and method.refines.name in shared:
-        base = shared[method.refines.name]
+    if method.refines is not None and method.refines.identity in shared:
+        base = shared[method.refines.identity]
         found = [replace(o, name=method.name, refined=True) for o in base.found]
         return Outputs(found, base.seeds, base.notes)
     seeds = list(range(config.seed, config.seed + method.n_seeds))
     try:
-        outputs = Outputs([method.embed(data, seed) for seed in seeds], seeds, [])
+        outputs = Outputs([_checked(method.embed(data, seed)) for seed in seeds], seeds, [])
     except NotApplicable as reason:
         outputs = Outputs([], seeds, [str(reason)])
     shared.clear()
-    shared[method.name] = outputs
+    shared[method.identity] = outputs
     return outputs
+
+
+def _checked(output: MethodOutput) -> MethodOutput:
+    """Return the output with a text encoder whose vectors are looked at."""
+    encode, cells = output.encode_text, output.cells
+    if encode is None or cells is None:
+        return output
+
+    def encoded(texts: list[str]) -> Vectors:
+        vectors = encode(texts)
+        check_text_vectors(vectors, texts, cells.shape[1], output.name)
+        return vectors
+
+    return replace(output, encode_text=encoded)
 
 
 @contextmanager

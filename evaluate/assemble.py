@@ -162,23 +162,19 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     checkpoints: dict[str, Any] = {}
     inputs: dict[str, str] = {}
     asked: list[str] = []
-    first_config: Mapping[str, Any] | None = None
+    if out.resolve() in {folder.resolve() for folder in folders}:
+        raise ConfigError(
+            f"--out {out}",
+            found="one of the evaluations that are compared",
+            expected="another folder",
+            fix="Choose a new folder for the comparison.",
+        )
+    read = [(folder, read_manifest(folder, KIND)) for folder in folders]
+    for folder, manifest in read:
+        _check_keys(manifest.config, read[0][1].config, folder, folders[0])
+    first_config = _compared_keys(read[0][1].config)
     with writing(out, KIND):
-        for folder in folders:
-            manifest = read_manifest(folder, KIND)
-            keys = {
-                k: v for k, v in manifest.config.items() if k not in {"tasks", "allow_named_types"}
-            }
-            if first_config is None:
-                first_config = keys
-            elif first_config != keys:
-                differ = sorted(k for k in keys if keys[k] != first_config.get(k))
-                raise ConfigError(
-                    f"evaluation {folder}",
-                    found=f"other values of {', '.join(differ)} than in {folders[0]}",
-                    expected="evaluations with the same keys: their resamples must be the same",
-                    fix="Evaluate again with one configuration.",
-                )
+        for folder, manifest in read:
             details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
             names = _names(details, methods, folder)
             for entry in details["methods"]:
@@ -187,10 +183,9 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
                 if entry["name"] in details["checkpoints"]:
                     checkpoints.setdefault(name, details["checkpoints"][entry["name"]])
             asked += [names[name] for name in details["asked"] if names[name] not in asked]
-            inputs[f"evaluation {folder.name}"] = manifest.fingerprint
+            inputs[f"evaluation {len(inputs) + 1}, {folder.name}"] = manifest.fingerprint
             for entry in details["datasets"]:
                 _take(entry, names, parts, folder, out)
-        assert first_config is not None
         ordered = [*asked, *(name for name in methods if name not in asked)]
         return assemble(
             out,
@@ -204,15 +199,36 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         )
 
 
+def _compared_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k not in {"tasks", "allow_named_types"}}
+
+
+def _check_keys(
+    config: Mapping[str, Any], other: Mapping[str, Any], folder: Path, first: Path
+) -> None:
+    mine, theirs = _compared_keys(config), _compared_keys(other)
+    differ = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if differ:
+        raise ConfigError(
+            f"evaluation {folder}",
+            found=f"other values of {', '.join(differ)} than in {first}",
+            expected="evaluations with the same keys: their resamples must be the same",
+            fix="Evaluate again with one configuration.",
+        )
+
+
 def _names(
     details: Mapping[str, Any], known: Mapping[str, Mapping[str, str]], folder: Path
 ) -> dict[str, str]:
-    names = {}
+    names: dict[str, str] = {}
     for entry in details["methods"]:
-        name = entry["name"]
-        if name in known and known[name].get("identity") != entry.get("identity"):
-            name = f"{name} ({folder.resolve().name})"
-        names[entry["name"]] = name
+        base, number = entry["name"], 1
+        name = base
+        while name in known and known[name].get("identity") != entry.get("identity"):
+            where = folder.resolve().name
+            name = f"{base} ({where})" if number == 1 else f"{base} ({where} {number})"
+            number += 1
+        names[base] = name
     return names
 
 
@@ -246,6 +262,8 @@ def _take(
             umap={k: v for k, v in entry.get("umap", {}).items() if k != "methods"},
         )
     part = parts[key]
+    if not part.umap:
+        part.umap = {k: v for k, v in entry.get("umap", {}).items() if k != "methods"}
     for task, units in entry["units"].items():
         for method, name in units.items():
             part.units.setdefault(task, {})[names.get(method, method)] = name

@@ -76,7 +76,10 @@ def text_of(obs: Any, path: Path, column: str, what: str) -> Strings:
             fix="Name the column in the suite, or with --map FIELD=COLUMN.",
         )
     values = obs[column].astype(object)
-    return np.asarray(["" if value != value or value is None else str(value) for value in values])
+    missing = np.asarray(values.isna())
+    return np.asarray(
+        ["" if gone else str(value) for gone, value in zip(missing, values, strict=True)]
+    )
 
 
 def optional(obs: Any, path: Path, spec: DataSpec, field: str, n: int) -> Strings:

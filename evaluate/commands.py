@@ -120,7 +120,7 @@ def run_command(
         root=root,
     )
     flags: dict[str, Any] = {
-        "tasks": tuple(_listed(tasks)) if tasks else None,
+        "tasks": None if tasks is None else tuple(part.strip() for part in tasks.split(",")),
         "seeds": seeds,
         "seed": seed,
         "allow_named_types": allow_named_types or None,
@@ -180,7 +180,7 @@ def report_command(
     page = out or folder / "report.html"
     command = f"okrcell evaluate report {folder}" + (f" --out {out}" if out else "")
     write_report(folder, page, {"commands": [command]})
-    written = export_tables_and_figures(folder, figures) if figures else []
+    written = export_tables_and_figures(folder, _folder(figures)) if figures else []
     if as_json:
         console.emit_json(
             {"report": str(page), "bytes": page.stat().st_size, "files": [str(p) for p in written]}
@@ -217,6 +217,16 @@ def tasks_command(as_json: Json = False) -> None:
     rows = [[task, metrics, how] for task, (metrics, how) in _METRICS.items()]
     console.table("Tasks", ["task", "metrics", "how"], rows)
     console.table("Methods", ["method", "what"], [[k, v] for k, v in listed.items()])
+
+
+def _folder(path: Path) -> Path:
+    from okrcell.errors import ConfigError
+
+    if path.exists() and not path.is_dir():
+        raise ConfigError(
+            f"--figures {path}", found="a file", expected="a folder", fix="Choose another name."
+        )
+    return path
 
 
 def _listed(text: str) -> list[str]:

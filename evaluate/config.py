@@ -60,12 +60,14 @@ class EvaluateConfig(StageConfig):
         First seed; everything random derives from it.
     """
 
-    tasks: tuple[Task, ...] = TASKS
+    tasks: tuple[Task, ...] = Field(default=TASKS, min_length=1)
     seeds: int = Field(default=5, ge=1, le=100)
     bootstrap: int = Field(default=1000, ge=100)
     episodes: int = Field(default=20, ge=20)
-    shots: tuple[int, ...] = (1, 5, 9, 20)
-    resolutions: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(1, 21))
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = (1, 5, 9, 20)
+    resolutions: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=tuple(round(0.1 * step, 1) for step in range(1, 21)), min_length=1
+    )
     n_neighbors: int = Field(default=15, ge=2)
     fold: int = Field(default=1000, ge=2)
     max_folds: int = Field(default=5, ge=1)
@@ -75,4 +77,4 @@ class EvaluateConfig(StageConfig):
     open_candidates: tuple[Literal["tissue", "cl"], ...] = ("tissue", "cl")
     allow_named_types: bool = False
     embedder: str = "minilm"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,10 +82,12 @@ def read_text_vectors(path: Path) -> dict[str, NDArray[np.float32]]:
     try:
         with np.load(path, allow_pickle=False) as content:
             texts, vectors = content["texts"], np.asarray(content["vectors"], dtype=np.float32)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise _bad_texts(path, str(error).splitlines()[0][:120]) from None
     if vectors.ndim != 2 or texts.shape != (len(vectors),):
         raise _bad_texts(path, f"texts of shape {texts.shape}, vectors of shape {vectors.shape}")
+    if len(set(map(str, texts))) < len(texts):
+        raise _bad_texts(path, "the same text twice")
     if not np.isfinite(vectors).all():
         broken = texts[~np.isfinite(vectors).all(axis=1)][:_NAMED]
         raise _bad_texts(path, f"values that are not finite ({', '.join(map(str, broken))})")
@@ -142,27 +146,36 @@ def of_function(name: str, spec: str, seed: int) -> Method:
     title = name or attribute
 
     def embed(data: EvalData, at: int) -> MethodOutput:
-        returned = function(_masked(data), seed=at)
-        parts = returned if isinstance(returned, dict) else {"cells": returned}
-        cells = parts.get("cells")
+        parts = _called(f"method '{title}'", lambda: function(_masked(data), seed=at))
+        parts = parts if isinstance(parts, dict) else {"cells": parts}
+        if not parts.keys() & {"cells", "predicted"}:
+            raise _bad_answer(title, f"a dict of {', '.join(map(str, parts)) or 'nothing'}", data)
+        cells, predicted = parts.get("cells"), parts.get("predicted")
+        if cells is None and predicted is None:
+            raise _bad_answer(title, "nothing", data)
         if cells is not None:
-            cells = as_float32(np.asarray(cells))
-            if cells.ndim != 2 or len(cells) != len(data.labels):
-                raise DataError(
-                    f"method '{title}'",
-                    found=f"an array of shape {cells.shape}",
-                    expected=f"({len(data.labels)}, D): one row per cell",
-                    fix=f"Let {spec} return all cells in their order.",
-                )
+            cells = _array(cells, title, data)
             check_embedding(cells, data.cell_uids, title)
-        encode = parts.get("encode_text")
-        predicted = parts.get("predicted")
+        if predicted is not None:
+            predicted = np.asarray(predicted).astype(np.str_)
+            if predicted.shape != data.labels.shape:
+                raise _bad_answer(title, f"predicted labels of shape {predicted.shape}", data)
+        encode: Any = parts.get("encode_text")
+        if encode is not None and not callable(encode):
+            raise _bad_answer(title, "an encode_text that cannot be called", data)
+
+        def encoded(texts: list[str]) -> NDArray[np.float32]:
+            vectors = _called(f"encode_text of '{title}'", lambda: np.asarray(encode(list(texts))))
+            if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.number):
+                raise _bad_answer(title, f"text vectors {vectors.dtype} {vectors.shape}", data)
+            return unit(as_float32(vectors))
+
         return MethodOutput(
             title,
             cells,
             f"Python function {spec}",
-            None if encode is None else (lambda texts: unit(as_float32(np.asarray(encode(texts))))),
-            predicted=None if predicted is None else np.asarray(predicted).astype(np.str_),
+            None if encode is None else encoded,
+            predicted=predicted,
             used_labels=True,  # it was shown those of train cells
         )
 
@@ -178,7 +191,7 @@ def of_function(name: str, spec: str, seed: int) -> Method:
 
 
 def _import(target: str, attribute: str, spec: str) -> tuple[Callable[..., Any], bytes]:
-    try:
+    def imported() -> Any:
         if target.endswith(".py"):
             path = Path(target)
             found = importlib.util.spec_from_file_location(path.stem, path)
@@ -187,18 +200,70 @@ def _import(target: str, attribute: str, spec: str) -> tuple[Callable[..., Any],
             module = importlib.util.module_from_spec(found)
             sys.modules.setdefault(path.stem, module)
             found.loader.exec_module(module)
-        else:
-            module = importlib.import_module(target)
+            return module
+        return importlib.import_module(target)
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            module = imported()
         function = getattr(module, attribute)
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (importing runs what a user wrote)
+        words = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise ConfigError(
             f"method '{spec}'",
-            found=f"nothing to call ({str(error).splitlines()[0][:120]})",
+            found=f"nothing to call ({words})",
             expected="MODULE:FUNCTION that can be imported, or FILE.py:FUNCTION",
             fix="Check the spelling, and that the module is installed here.",
         ) from None
+    if not callable(function):
+        raise ConfigError(
+            f"method '{spec}'",
+            found=f"a {type(function).__name__}, nothing to call",
+            expected="a function",
+            fix="Name a function of the module.",
+        )
     origin = getattr(module, "__file__", None)
     return function, Path(origin).read_bytes() if origin else spec.encode()
+
+
+def _called(where: str, call: Callable[[], Any]) -> Any:
+    """Call what a user wrote: its words go to stderr, its errors become ours, with its last line."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return call()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (anything may go wrong in there)
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            where,
+            found=f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''} "
+            f"({Path(last.filename).name}, line {last.lineno})",
+            expected="function(adata, seed=...) that returns vectors of all cells",
+            fix="Mend the function.",
+        ) from None
+
+
+def _array(values: Any, title: str, data: EvalData) -> NDArray[np.float32]:
+    """Return a copy as float32 [N, D]."""
+    if hasattr(values, "toarray"):
+        values = values.toarray()
+    try:
+        cells = np.array(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise _bad_answer(
+            title, f"{type(values).__name__} that is no array of numbers", data
+        ) from None
+    if cells.ndim != 2 or len(cells) != len(data.labels):
+        raise _bad_answer(title, f"an array of shape {cells.shape}", data)
+    return cells
+
+
+def _bad_answer(title: str, found: str, data: EvalData) -> DataError:
+    return DataError(
+        f"method '{title}'",
+        found=found,
+        expected=f"an array ({len(data.labels)}, D), or a dict with cells, encode_text, predicted",
+        fix="Return one row per cell, in their order.",
+    )
 
 
 def _masked(data: EvalData) -> Any:

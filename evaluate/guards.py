@@ -19,6 +19,7 @@ __all__ = [
     "check_expression",
     "check_leakage",
     "check_named_types",
+    "check_text_vectors",
     "check_types",
     "check_uids",
     "check_unseen",
@@ -78,7 +79,8 @@ def check_uids(uids: Sequence[str], splits: Sequence[str], where: Path | str) ->
         if uid in first:
             raise DataError(
                 where,
-                found=f"the cell {uid} twice, in splits {first[uid]} and {split}",
+                found=f"the cell {uid} twice"
+                + (f", in splits {first[uid]} and {split}" if split else ""),
                 expected="every cell in one split",
                 fix="Import the dataset again; a cell may belong to one split only.",
             )
@@ -109,7 +111,10 @@ def check_leakage(data: EvalData, where: Path | str) -> None:
 
 
 def check_unseen(data: EvalData, run: Path, vocabulary: Collection[str]) -> None:
-    """Refuse cells that a run was trained on, by id and by content, whatever file they come from.
+    """Refuse cells that a run was trained on, whatever file they come from.
+
+    They are known by their id, by their content, and by which genes they detect, which is the same in
+    a normalised copy.
 
     Parameters
     ----------
@@ -132,16 +137,13 @@ def check_unseen(data: EvalData, run: Path, vocabulary: Collection[str]) -> None
             fix="Train again with this version, or evaluate on the store it was trained from.",
         )
     table = read_table(path, "seen_cells")
-    seen = set(table["content"].to_pylist()) - {""}
-    uids = set(table["cell_uid"].to_pylist())
     rows = np.union1d(data.test, data.integrated)
-    found = [
-        str(uid)
-        for uid, content in zip(
-            data.cell_uids[rows], content_hashes(data.matrix, rows, vocabulary), strict=True
-        )
-        if content in seen or uid in uids
-    ]
+    known = np.isin(data.cell_uids[rows], table["cell_uid"].to_pylist())
+    for name in ("content", "pattern"):
+        seen = set(table[name].to_pylist()) - {""}
+        hashes = content_hashes(data.matrix, rows, vocabulary, only_pattern=name == "pattern")
+        known |= np.asarray([one in seen for one in hashes])
+    found = [str(uid) for uid in data.cell_uids[rows[known]]]
     if found:
         raise LabelLeakError(
             run,
@@ -209,6 +211,37 @@ def check_alignment(
         )
 
 
+def check_text_vectors(
+    vectors: NDArray[np.floating], texts: Sequence[str], width: int, method: str
+) -> None:
+    """Refuse text vectors that are no [n, width] of finite rows other than zero.
+
+    Raises
+    ------
+    DataError
+        Names the texts.
+    """
+    where = f"text vectors of '{method}'"
+    if vectors.shape != (len(texts), width):
+        raise DataError(
+            where,
+            found=f"an array of shape {vectors.shape} for {len(texts)} texts",
+            expected=f"({len(texts)}, {width}): one row per text, as wide as the cells' embedding",
+            fix="Project cells and texts into one space first.",
+        )
+    broken = np.flatnonzero(
+        ~np.isfinite(vectors).all(axis=1) | ~(np.abs(vectors).max(axis=1, initial=0.0) > 0)
+    )
+    if len(broken):
+        named = ", ".join(f"'{texts[i][:60]}'" for i in broken[:_NAMED])
+        raise DataError(
+            where,
+            found=f"values that are not finite, or nothing but zeros, for {len(broken)} texts ({named})",
+            expected="finite vectors that point somewhere",
+            fix="Look at how these texts are encoded.",
+        )
+
+
 def check_donors(data: EvalData, where: Path | str) -> None:
     """Refuse donors on both sides of a split that the file itself makes.
 
@@ -229,6 +262,13 @@ def check_donors(data: EvalData, where: Path | str) -> None:
 
 def check_embedding(cells: NDArray[np.floating], uids: Strings, method: str) -> None:
     """Refuse an embedding [N, D] with values that are not finite, or in which all cells are equal."""
+    if cells.ndim != 2 or not cells.shape[1]:
+        raise DataError(
+            f"embedding of '{method}'",
+            found=f"an array of shape {cells.shape}",
+            expected="one row of numbers per cell",
+            fix="Write the embedding again.",
+        )
     broken = np.flatnonzero(~np.isfinite(cells).all(axis=1))
     if len(broken):
         named = ", ".join(str(uid) for uid in uids[broken[:_NAMED]])
@@ -238,7 +278,8 @@ def check_embedding(cells: NDArray[np.floating], uids: Strings, method: str) -> 
             expected="finite values",
             fix="Train the model again: its weights or these cells are damaged.",
         )
-    if len(cells) > 1 and float(np.ptp(cells, axis=0).max()) < 1e-7:
+    largest = max(float(np.abs(cells).max(initial=0.0)), 1e-30)
+    if len(cells) > 1 and float(np.ptp(cells, axis=0).max()) < 1e-7 * largest:
         named = ", ".join(str(uid) for uid in uids[:_NAMED])
         raise DataError(
             f"embedding of '{method}'",

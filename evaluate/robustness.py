@@ -34,6 +34,8 @@ def robustness(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> 
     result = TaskResult(details={"curves": []})
     if method.encode_cells is None or method.cells is None:
         return result
+    if not np.isin(data.labels[data.test], sorted(data.seen)).any():
+        return result
     rows = data.test[np.isin(data.labels[data.test], sorted(data.seen))]
     clean = data.matrix.matrix[rows]
     asked = _questions(method, data, config)

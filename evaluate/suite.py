@@ -99,6 +99,8 @@ class DataSpec(StageConfig):
 
     @model_validator(mode="after")
     def _known_splits(self) -> DataSpec:
+        if len(set(self.split)) < len(self.split):
+            raise ValueError("every way of splitting once")
         for split in self.split:
             if not _SPLIT.fullmatch(split):
                 raise ValueError(f"split '{split}' is none of donor, batch, random, column:NAME")
@@ -150,15 +152,7 @@ def read_suite(path: Path, root: Path | None = None) -> Suite:
     suite = as_suite(content, str(path))
     base = root if root is not None else path.parent / suite.root
     specs = tuple(_rooted(spec, base) for spec in suite.data)
-    named = [spec.title for spec in specs]
-    for name in named:
-        if named.count(name) > 1 or "/" in name:
-            raise ConfigError(
-                f"{path}: data '{name}'",
-                found="a name given twice" if "/" not in name else "a name with a slash",
-                expected="names of data that differ, without slashes",
-                fix="Set name in the tables [[data]].",
-            )
+    check_names(specs, str(path))
     return suite.replace(data=specs, name=suite.name or path.stem)
 
 
@@ -173,14 +167,19 @@ def as_suite(content: Mapping[str, Any], where: str) -> Suite:
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{where}: {key or 'suite'}",
-            found=str(first.get("input"))[:80] if first["type"] != "missing" else "nothing",
-            expected=str(first["msg"]),
-            fix="See docs/evaluate.md for the keys of a suite.",
-        ) from None
+        raise _bad_key(where, error) from None
+
+
+def _bad_key(where: str, error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    words = {"extra_forbidden": "a key that exists", "missing": "a value"}
+    return ConfigError(
+        f"{where}: {key or 'suite'}",
+        found=str(first.get("input"))[:80] if first["type"] != "missing" else "nothing",
+        expected=words.get(first["type"], str(first["msg"]).removeprefix("Value error, ")),
+        fix="See docs/evaluate/data.md for the keys.",
+    )
 
 
 def suite_of(
@@ -218,8 +217,37 @@ def suite_of(
         else:
             job = descriptions if path.is_dir() else None
             content = {"path": path, "descriptions": job, "split": tuple(split), **named}
-            specs.append(DataSpec.model_validate(content))
+            try:
+                specs.append(DataSpec.model_validate(content))
+            except ValidationError as error:
+                raise _bad_key(f"--data {path}", error) from None
+    ignored = [
+        f
+        for f, given in (("--map", named), ("--split", split), ("--descriptions", descriptions))
+        if given
+    ]
+    if ignored and all(path.suffix == ".toml" for path in paths):
+        raise ConfigError(
+            ", ".join(ignored),
+            found="a flag that does not apply to suites",
+            expected="these things in the suite's tables [[data]]",
+            fix="Change the suite, or leave the flag away.",
+        )
+    check_names(specs, "--data")
     return tuple(specs), keys
+
+
+def check_names(specs: Sequence[DataSpec], where: str) -> None:
+    """Refuse two data of one name, and names with a slash, which stands before a split."""
+    named = [spec.title for spec in specs]
+    for name in named:
+        if named.count(name) > 1 or "/" in name:
+            raise ConfigError(
+                f"{where}: data '{name}'",
+                found="a name given twice" if "/" not in name else "a name with a slash",
+                expected="names of data that differ, without slashes",
+                fix="Set name in the tables [[data]] of a suite.",
+            )
 
 
 def _field(name: str) -> str:

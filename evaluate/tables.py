@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okrcell.artifacts import file_sha256
-from okrcell.errors import DataError, FileFormatError, LabelError, MissingColumnError
+from okrcell.errors import (
+    DataError,
+    ExpressionValueError,
+    FileFormatError,
+    LabelError,
+    MissingColumnError,
+)
 from okrcell.evaluate.columns import (
     default_splits,
     optional,
@@ -84,8 +90,10 @@ def load_h5ad(
         )
     labels = labels[rows]
     uids = np.asarray([f"{spec.title}:{name}" for name in obs.index[rows]], dtype=np.str_)
-    batches = optional(obs, path, spec, "batch", len(kept))[rows]
-    donors = optional(obs, path, spec, "donor", len(kept))[rows]
+    batches, donors = (
+        tidy_labels(optional(obs, path, spec, field, len(kept))[rows])[0]
+        for field in ("batch", "donor")
+    )
     terms = terms_of(spec, obs.iloc[rows], labels)
     texts, kind, untold = texts_of(spec, sorted(set(labels.tolist())), terms)
     if untold:
@@ -111,7 +119,9 @@ def load_h5ad(
             repr(
                 (
                     content["sha256"],
-                    spec.model_dump_json(exclude={"path", "terms", "texts", "vectors", "tasks"}),
+                    spec.model_dump_json(
+                        exclude={"path", "terms", "texts", "vectors", "tasks", "split"}
+                    ),
                     sorted(terms.items()),
                     sorted(texts.items()),
                     split,
@@ -174,6 +184,8 @@ def _read(path: Path, spec: DataSpec, keys: Sequence[str]) -> dict[str, Any]:
             obs = read_elem(file["obs"])
             var = read_elem(file["raw/var" if spec.layer == "raw" else "var"])
             matrix = sparse.csr_matrix(read_elem(file[where]), dtype=np.float32)
+            if matrix.shape[0] != len(obs):
+                raise ValueError(f"{matrix.shape[0]} rows of values for {len(obs)} cells")
             vectors = {key: _vectors(path, file, key, len(obs)) for key in keys}
     except (OSError, KeyError, ValueError) as error:
         raise FileFormatError(
@@ -240,7 +252,21 @@ def _with_genes(path: Path, spec: DataSpec, var: Any, matrix: Any) -> CellMatrix
     from okrcell.corpus.gene_columns import best_columns, resolve_columns
     from okrcell.corpus.shards import CellMatrix
 
+    if matrix.shape[1] != len(var):
+        raise FileFormatError(
+            path,
+            found=f"a matrix of {matrix.shape[1]} genes beside a table of {len(var)}",
+            expected="one column per gene",
+            fix="Write the file again with adata.write_h5ad().",
+        )
     matrix.sum_duplicates()
+    if not matrix.nnz:
+        raise ExpressionValueError(
+            path,
+            found="a matrix of zeros",
+            expected="counts or log-normalised values",
+            fix="Choose another layer.",
+        )
     matrix.eliminate_zeros()
     if matrix.nnz and not (matrix.data.min() >= 0 and np.isfinite(matrix.data.max())):
         check_values(matrix, path, 0)  # says which cell and gene

@@ -205,6 +205,12 @@ def test_one_name_for_two_methods_gets_the_folder_behind_it(file: Path, tmp_path
     run(parse_methods(["m=obsm:X_b"], QUICK), specs, tmp_path / "b", QUICK)
     summary = merge([tmp_path / "a", tmp_path / "b", tmp_path / "a"], tmp_path / "merged")
     assert summary["methods"] == ["m", "m (b)", "majority"]
+    (tmp_path / "x").mkdir()
+    run(parse_methods(["m=pca"], QUICK), specs, tmp_path / "x" / "b", QUICK)
+    summary = merge([tmp_path / "a", tmp_path / "b", tmp_path / "x" / "b"], tmp_path / "three")
+    assert summary["methods"] == ["m", "m (b)", "m (b 2)", "majority"]
+    with pytest.raises(ConfigError, match="one of the evaluations"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "a")
 
 
 def test_what_cannot_be_compared_is_refused(file: Path, tmp_path: Path) -> None:
@@ -220,6 +226,8 @@ def test_what_cannot_be_compared_is_refused(file: Path, tmp_path: Path) -> None:
         merge([tmp_path / "a", tmp_path / "c"], tmp_path / "out2")
     with pytest.raises(ManifestError):
         merge([tmp_path / "none"], tmp_path / "out3")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out3").exists()
 
 
 KILLER = """

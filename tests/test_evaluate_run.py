@@ -422,7 +422,8 @@ def test_a_model_of_other_splits_is_refused(
         evaluate(tasks=("zero_shot",))
     seen = content_hashes(data.matrix)
     rows = [
-        {"cell_uid": f"elsewhere:{i}", "content": seen[int(i)]} for i in (*data.train, data.test[0])
+        {"cell_uid": f"elsewhere:{i}", "content": seen[int(i)], "pattern": ""}
+        for i in (*data.train, data.test[0])
     ]
     _write_run(tmp_path / "twin", "infonce", cells="d" * 64, seen=rows)
     with pytest.raises(LabelLeakError, match=f"1 of .*trained on \\(toy:{data.test[0]}\\)"):
@@ -440,12 +441,31 @@ def test_cells_that_were_trained_on_are_known_in_any_file(data: EvalData, tmp_pa
         "counts",
     )
     assert content_hashes(moved) == content_hashes(data.matrix)
-    rows = [{"cell_uid": "x", "content": content_hashes(moved)[int(data.test[3])]}]
+    content = content_hashes(moved)[int(data.test[3])]
+    rows = [{"cell_uid": "x", "content": content, "pattern": ""}]
     _write_run(tmp_path, "infonce", seen=rows)
     with pytest.raises(LabelLeakError, match=f"toy:{data.test[3]}"):
         check_unseen(data, tmp_path, data.matrix.gene_ids)
     fewer = data.matrix.gene_ids[:20]  # other genes: another content
     check_unseen(data, tmp_path, fewer)
+
+
+def test_a_normalised_copy_of_a_cell_is_known_by_the_genes_that_it_detects(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(1.0, size=(30, 200)).astype(np.float32))
+    genes = tuple(f"ENSG{i:011d}" for i in range(200))
+    logs = counts.copy()
+    logs.data = np.log1p(logs.data * 3.7)
+    a, b = CellMatrix(counts, genes, "counts"), CellMatrix(logs, genes, "lognorm")
+    assert not set(content_hashes(a)) & set(content_hashes(b))
+    pattern = content_hashes(a, only_pattern=True)
+    assert pattern == content_hashes(b, only_pattern=True)
+    assert len(set(pattern)) == 30
+    data = dataclasses.replace(make_data(30), matrix=b)
+    rows = [{"cell_uid": "x", "content": "", "pattern": pattern[int(data.test[0])]}]
+    _write_run(tmp_path, "infonce", seen=rows)
+    with pytest.raises(LabelLeakError, match=f"toy:{data.test[0]}"):
+        check_unseen(data, tmp_path, genes)
 
 
 def test_names_in_descriptions_of_test_cells_are_refused_unless_allowed(

@@ -23,6 +23,7 @@ from okrcell.errors import (
     MissingColumnError,
 )
 from okrcell.evaluate import tables
+from okrcell.evaluate.candidates import merge_types, type_texts
 from okrcell.evaluate.columns import tidy_labels
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.run import describe, load, run
@@ -432,3 +433,113 @@ def test_a_store_needs_descriptions(tmp_path: Path) -> None:
 
 def test_baselines_are_known_methods() -> None:
     assert [m.name for m in parse_methods(BASELINES, QUICK)] == list(BASELINES)
+
+
+WRONG = """
+import numpy as np
+def nan_texts(adata, seed):
+    return {"cells": np.asarray(adata.X.todense()), "encode_text": lambda t: np.full((len(t), 20), np.nan)}
+def zero_texts(adata, seed):
+    return {"cells": np.asarray(adata.X.todense()), "encode_text": lambda t: np.zeros((len(t), 20))}
+def wide_texts(adata, seed):
+    return {"cells": np.asarray(adata.X.todense()), "encode_text": lambda t: np.ones((len(t), 3))}
+def raises(adata, seed):
+    raise RuntimeError("out of luck")
+def leaves(adata, seed):
+    raise SystemExit(0)
+def words(adata, seed):
+    return ["a"] * adata.n_obs
+def nothing(adata, seed):
+    return {}
+def few(adata, seed):
+    return {"predicted": np.asarray(["B cell"] * 3)}
+def prints(adata, seed):
+    print("not JSON")
+    return adata.X
+number = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nan_texts", "not finite, or nothing but zeros, for"),
+        ("zero_texts", "nothing but zeros"),
+        ("wide_texts", r"shape \(\d+, 3\)"),
+        ("raises", r"RuntimeError: out of luck \(wrong.py, line"),
+        ("leaves", "SystemExit"),
+        ("words", "no array of numbers"),
+        ("nothing", "a dict of nothing"),
+        ("few", r"predicted labels of shape \(3,\)"),
+    ],
+)
+def test_wrong_functions_are_refused_with_a_reason(
+    file: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "wrong.py").write_text(WRONG)
+    config = QUICK.replace(tasks=("annotation", "zero_shot"), open_candidates=())
+    methods = parse_methods([f"{tmp_path / 'wrong.py'}:{name}"], config)
+    with pytest.raises((ConfigError, DataError), match=words):
+        run(methods, (DataSpec(path=file),), tmp_path / "out", config)
+    with pytest.raises(ConfigError, match="nothing to call"):
+        parse_methods([f"{tmp_path / 'wrong.py'}:number"], config)
+
+
+def test_what_a_function_prints_does_not_reach_stdout(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong.py").write_text(WRONG)
+    methods = parse_methods([f"{tmp_path / 'wrong.py'}:prints"], QUICK)
+    run(methods, (DataSpec(path=file),), tmp_path / "out", QUICK)
+    assert "not JSON" not in capsys.readouterr().out
+
+
+def test_a_refined_method_takes_its_own_base(file: Path, tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "t.npz",
+        texts=np.asarray(["B cell", "T cell", "monocyte"]),
+        vectors=5 * np.eye(3, 5),
+    )
+    config = QUICK.replace(tasks=("zero_shot",))
+    spec = f"obsm:X_good,texts={tmp_path / 't.npz'}+grit"
+    methods = parse_methods(["X_good=random", spec], config)  # the base has a name that is taken
+    run(methods, (DataSpec(path=file),), tmp_path / "out", config)
+    rows = read_table(tmp_path / "out" / "results.parquet", "results").to_pylist()
+    value = {(row["method"], row["metric"]): row["value"] for row in rows}
+    assert value[("X_good+grit", "accuracy (all)")] > 0.9 > value[("X_good", "accuracy (all)")]
+
+
+def test_names_of_data_differ_and_flags_that_do_nothing_are_refused(
+    file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="a name given twice"):
+        suite_of([file, file])
+    with pytest.raises(ConfigError, match="every way of splitting once"):
+        suite_of([file], split=["random", "random"])
+    with pytest.raises(ConfigError, match="none of donor, batch, random"):
+        suite_of([file], split=["study"])
+    suite = tmp_path / "s.toml"
+    suite.write_text('[[data]]\npath = "toy.h5ad"\n')
+    with pytest.raises(ConfigError, match="does not apply to suites"):
+        suite_of([suite], split=["random"])
+    with pytest.raises(ConfigError, match="not use"):
+        suite_of([file], columns={"tissue": "x"})
+
+
+def test_donors_that_differ_in_blanks_or_case_are_one(tmp_path: Path) -> None:
+    names = np.asarray(["d1", "D1", "d1 ", "d2", "d3", "d4"])[np.arange(90) % 6]
+    data = first(DataSpec(path=make_file(tmp_path / "w.h5ad", donor_id=names), split="donor"))
+    assert len(set(data.donors.tolist())) == 4
+
+
+def test_types_of_one_term_are_one_in_zero_shot(tmp_path: Path) -> None:
+    labels = np.asarray(["B cell", "B lymphocyte", "T cell"], dtype=object)[np.arange(90) % 3]
+    path = make_file(tmp_path / "m.h5ad", cell_type=labels)
+    terms = {"B cell": "CL:0000236", "B lymphocyte": "CL:0000236", "T cell": "CL:0000084"}
+    data = first(DataSpec(path=path, terms=terms))
+    merged = merge_types(data)
+    assert merged.types == ("B cell", "T cell")
+    assert merged.names_of("B cell") == ("B cell", "B lymphocyte")
+    assert set(merged.labels[data.labels == "B lymphocyte"]) == {"B cell"}
+    assert merge_types(merged) is merged
+    assert type_texts(merged, "label")[0] == ("B cell", "B lymphocyte")

@@ -170,16 +170,18 @@ def load_pairs(store: Path, found: Texts, split: str = "train") -> Pairs:
 
 
 def seen_cells(pairs: Pairs) -> pa.Table:
-    """Return the table ``seen_cells``: id and content of every cell of the pairs.
+    """Return the table ``seen_cells``: id, content and detected genes of every cell of the pairs.
 
     With it an evaluation on other data can tell whether the model has been trained on a test cell.
     """
-    content = [""] * len(pairs)
+    columns = {"content": [""] * len(pairs), "pattern": [""] * len(pairs)}
     for number, matrix in enumerate(pairs.matrices):
         at = np.flatnonzero(pairs.dataset == number)
-        for place, found in zip(at, content_hashes(matrix, pairs.row[at]), strict=True):
-            content[place] = found
-    return pa.table({"cell_uid": list(pairs.cell_uids), "content": content})
+        for name, into in columns.items():
+            found = content_hashes(matrix, pairs.row[at], only_pattern=name == "pattern")
+            for place, one in zip(at, found, strict=True):
+                into[place] = one
+    return pa.table({"cell_uid": list(pairs.cell_uids), **columns})
 
 
 def batch_order(n_pairs: int, batch_size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
