@@ -51,6 +51,8 @@ class _Configs:
             self.corpus = load_config(CorpusConfig, "corpus", source, flags)
             self.enrich = load_config(EnrichConfig, "enrich", source, flags)
             self.train = load_config(TrainConfig, "train", source, flags)
+            # Its descriptions name their cell type, and its report says so.
+            flags |= {"allow_named_types": True}
             self.evaluate = load_config(EvaluateConfig, "evaluate", source, flags)
 
     def runs(self) -> dict[str, TrainConfig]:

@@ -89,8 +89,10 @@ def assemble(
                     result.rows = [replace(row, method=method) for row in result.rows]
                 results[method] = result
                 used.add(name)
-                rows += [(part.label, part.sha256, row) for row in result.rows]
                 local += result.notes
+            _drop_lonely(results)
+            for result in results.values():
+                rows += [(part.label, part.sha256, row) for row in result.rows]
             tasks[task] = {
                 name: result.details for name, result in results.items() if result.details
             }
@@ -142,6 +144,19 @@ def assemble(
     files |= {f"{UNITS}/{name}": None for name in sorted(used)}
     commit(out, KIND, config=config, inputs=inputs, files=files, facts=facts)
     return facts
+
+
+def _drop_lonely(results: Mapping[str, TaskResult]) -> None:
+    """Leave out floors of metrics that no method has: of fine-tuning, where nothing was fine-tuned."""
+    asked = {
+        row.metric
+        for name, result in results.items()
+        if name not in _OWN_NAMES
+        for row in result.rows
+    }
+    if "majority" in results:
+        floor = results["majority"]
+        floor.rows = [row for row in floor.rows if row.metric in asked]
 
 
 def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:

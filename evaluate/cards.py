@@ -88,11 +88,11 @@ def run_card(method: Method) -> dict[str, Any]:
 
 
 def drawn(methods: Sequence[Method], tasks: Collection[str]) -> frozenset[str]:
-    """Return the methods whose UMAP is drawn: the first that has cells, and PCA."""
+    """Return the methods whose UMAP is drawn: the first that has cells, and PCA or else the second."""
     if not _UNSUPERVISED & set(tasks):
         return frozenset()
-    first = next((m.name for m in methods if m.tasks & _UNSUPERVISED), "")
-    return frozenset({first, "pca"})
+    names = [m.name for m in methods if m.tasks & _UNSUPERVISED]
+    return frozenset([*names[:1], *(["pca"] if "pca" in names[1:] else names[1:2])])
 
 
 def shown_cells(data: EvalData, config: EvaluateConfig) -> np.ndarray:

@@ -29,7 +29,7 @@ def methods_paragraph(ev: Evaluation, versions: Mapping[str, str]) -> str:
         unit += f" (donors where at least {_FEW_DONORS} are named in the test split)"
     draws = f" ({s['bootstrap']:,} resamples)" if s.get("bootstrap") else ""
     parts.append(
-        f"Intervals are 95 % bootstrap intervals over {unit} of the cells that are scored{draws}: percentiles "
+        f"Intervals are 95 % bootstrap intervals over {unit}{draws}: percentiles "
         "where cells are resampled, Student's t where donors or texts are; a delete-d jackknife over cells "
         "for batch correction. Models, probes and clusters were held fixed; draws of clustering, macro-F1 "
         "and calibration error were centred on the value."

@@ -19,6 +19,7 @@ checkpoint_every = 5
 [evaluate]
 seeds = 1
 bootstrap = 100
+open_candidates = []
 """
 # Rebuilt from the tables beside them, or a log of time and attempts: the same by meaning, not by byte.
 DERIVED = ("chroma/", "ledger.sqlite", ".lock", "timings.json")
