@@ -48,10 +48,12 @@ def of_obsm(name: str, spec: str) -> Method:
     title = name or key
     tasks = _OF_CELLS
     identity: dict[str, Any] = {"obsm": key}
+    about = f"obsm '{key}' of the file; what it was trained on is not known here"
     if file is not None:
         read_text_vectors(file)
         tasks = tasks | _OF_TEXTS
         identity["texts"] = file_sha256(file)
+        about += f"; text vectors of {file.name}"
 
     def embed(data: EvalData, seed: int) -> MethodOutput:
         if key not in data.vectors:
@@ -59,16 +61,15 @@ def of_obsm(name: str, spec: str) -> Method:
         cells = data.vectors[key]
         check_embedding(cells, data.cell_uids, title)
         if file is None:
-            return MethodOutput(title, cells, f"obsm '{key}' of the file")
+            return MethodOutput(title, cells, about)
         known = _for_types(read_text_vectors(file), data, file, cells.shape[1])
 
         def encode(texts: list[str]) -> NDArray[np.float32]:
             return unit(np.stack([known[text] for text in texts]))
 
-        about = f"obsm '{key}' of the file, with text vectors of {file.name}"
         return MethodOutput(title, cells, about, encode, "label", known_texts=frozenset(known))
 
-    return Method(title, fingerprint(identity), f"obsm '{key}'", tasks, embed, vectors=key)
+    return Method(title, fingerprint(identity), about, tasks, embed, vectors=key)
 
 
 def read_text_vectors(path: Path) -> dict[str, NDArray[np.float32]]:

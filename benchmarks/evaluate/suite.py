@@ -74,8 +74,7 @@ def page(work: Path) -> dict[str, Any]:
     ]
     tables = [
         {
-            "caption": f"Means over datasets ({len(datasets)} studies, {n_cells:,} labelled cells; in brackets: on how "
-            "many the method was measured, where not on all of the line's)",
+            "caption": f"Means over datasets ({len(datasets)} files of seven studies, {n_cells:,} labelled cells)",
             "columns": ["number", *methods],
             "rows": means,
         },
