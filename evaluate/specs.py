@@ -82,12 +82,13 @@ def parse_methods(
                 fix="Give it a name: NAME=SPEC, such as infonce=runs/infonce.",
             )
         found[method.name] = method
-    if grit:
-        for method in list(found.values()):
-            name = f"{method.name}{GRIT}"
-            if "zero_shot" in method.tasks and method.refines is None and name not in found:
-                found[name] = _refined(method, name)
-    return list(found.values())
+    ordered: list[Method] = []
+    for method in found.values():
+        ordered.append(method)
+        name = f"{method.name}{GRIT}"
+        if grit and "zero_shot" in method.tasks and method.refines is None and name not in found:
+            ordered.append(_refined(method, name))  # right behind: it takes what that one embedded
+    return ordered
 
 
 def parse_method(text: str, config: EvaluateConfig, remember: _Texts, open_model: Opener) -> Method:
