@@ -87,7 +87,7 @@ def batch_correction(
     labels, batches = data.labels[rows], data.batches[rows]
     reason = _reason_to_skip(labels, batches)
     if reason:
-        result.notes.append(f"Batch correction was skipped: {reason}.")
+        result.notes.append(f"{data.dataset}: batch correction was skipped: {reason}.")
         return result
     cells, start = method.cells[rows], before[rows]
     isolated = isolated_types(labels, batches)  # of all cells: no subsample decides this anew

@@ -29,8 +29,6 @@ def genept(data: EvalData, seed: int, embedder: str = "minilm") -> MethodOutput:
 
     Genes that no cell of the data expresses are left out.
     """
-    from okrcell.corpus.embedder import load_embedder
-
     totals = np.asarray(data.matrix.matrix.sum(axis=0)).ravel()
     columns = np.flatnonzero(totals > 0)
     ids = tuple(data.matrix.gene_ids[column] for column in columns)
@@ -39,9 +37,6 @@ def genept(data: EvalData, seed: int, embedder: str = "minilm") -> MethodOutput:
         weights = log_normalised(cells)[:, columns].astype(np.float32)
         return unit(as_float32(weights @ _gene_vectors(ids, embedder)))
 
-    def encode_text(texts: list[str]) -> Vectors:
-        return as_float32(load_embedder(embedder).encode(texts))
-
     vectors = encode(data.matrix)
     check_embedding(vectors, data.cell_uids, "genept")
     return MethodOutput(
@@ -49,9 +44,23 @@ def genept(data: EvalData, seed: int, embedder: str = "minilm") -> MethodOutput:
         vectors,
         f"mean of frozen text embeddings of {len(ids)} gene symbols, weighted by log-normalised "
         "expression; nothing is fitted",
-        encode_text,
+        lambda texts: _text_vectors(texts, embedder),
         encode_cells=encode,
     )
+
+
+_kept: dict[tuple[str, str], Vectors] = {}
+
+
+def _text_vectors(texts: list[str], embedder: str) -> Vectors:
+    """Return rows [n, D]; a text is encoded once per process, since all data share candidates."""
+    from okrcell.corpus.embedder import load_embedder
+
+    new = list(dict.fromkeys(text for text in texts if (embedder, text) not in _kept))
+    if new:
+        rows = as_float32(load_embedder(embedder).encode(new))
+        _kept.update(((embedder, text), row) for text, row in zip(new, rows, strict=True))
+    return np.stack([_kept[embedder, text] for text in texts])
 
 
 @lru_cache(maxsize=4)

@@ -74,7 +74,9 @@ def harmony(data: EvalData, seed: int) -> MethodOutput:
 
     batches = np.unique(data.batches)
     if len(batches) < 2:
-        raise NotApplicable("Harmony corrects batches, and these cells are of one batch.")
+        raise NotApplicable(
+            f"{data.dataset}: Harmony corrects batches, and these cells are of one batch."
+        )
     module = peer_module("harmonypy", "harmonypy")
     base = pca(data, seed)
     assert base.cells is not None
