@@ -21,6 +21,7 @@ _EXTRAS = {
     "ray": ("ray",),
     "peers": ("celltypist", "harmonypy", "scvi"),
 }
+_DISTRIBUTIONS = {"scvi": "scvi-tools"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ def _extras() -> list[Check]:
                 Check(f"extra '{extra}'", "note", f"not installed: {', '.join(missing)}", fix)
             )
         else:
-            versions = [importlib.metadata.version(name.replace("_", "-")) for name in modules]
+            versions = [
+                importlib.metadata.version(_DISTRIBUTIONS.get(name, name.replace("_", "-")))
+                for name in modules
+            ]
             checks.append(Check(f"extra '{extra}'", "ok", ", ".join(versions)))
     return checks

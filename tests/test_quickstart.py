@@ -10,9 +10,9 @@ TOML = """
 hold_out = ["CD56+ NK", "CD8+/CD45RA+ Naive Cytotoxic"]
 [train]
 preset = "tiny"
-epochs = 3
+epochs = 14
 batch_size = 64
-lr = 1e-3
+lr = 3e-3
 bank_size = 128
 max_genes = 32
 checkpoint_every = 5
