@@ -68,13 +68,14 @@ def page(work: Path) -> dict[str, Any]:
     means = [
         [
             f"{line['task_name']}: {line['metric_name']}",
-            *(_mean(line["values"].get(name), line["best"] == name) for name in methods),
+            *(_mean(line["values"].get(name), line["best"] == name, line) for name in methods),
         ]
         for line in lines
     ]
     tables = [
         {
-            "caption": f"Means over datasets ({len(datasets)} files of seven studies, {n_cells:,} labelled cells)",
+            "caption": f"Means over datasets ({len(datasets)} files of seven studies, {n_cells:,} labelled cells). In "
+            "brackets: of how many files, where not of all that the line has",
             "columns": ["number", *methods],
             "rows": means,
         },
@@ -98,11 +99,13 @@ def page(work: Path) -> dict[str, Any]:
     }
 
 
-def _mean(cell: dict[str, Any] | None, is_best: bool) -> str:
+def _mean(cell: dict[str, Any] | None, is_best: bool, line: dict[str, Any]) -> str:
     if cell is None or cell["value"] is None:
         return "–"
     text = f"{cell['value']:.3f}" if cell["value"] <= 1 else f"{cell['value']:.0f}"
-    return f"**{text}**" if is_best else text
+    most = max(other.get("datasets", 1) for other in line["values"].values())
+    few = f" ({cell['datasets']})" if cell.get("datasets", most) < most else ""
+    return f"**{text}**{few}" if is_best else f"{text}{few}"
 
 
 def _per_dataset(rows: list[dict[str, Any]], metric_name: Any) -> dict[str, Any]:
