@@ -15,7 +15,7 @@ from okrcell.evaluate.config import TASKS
 from okrcell.evaluate.folder import COMPARISONS, DETAILS, KIND, RESULTS, UNITS
 from okrcell.evaluate.rows import Row, TaskResult, to_table
 from okrcell.evaluate.summary import compared_metrics
-from okrcell.evaluate.units import load_unit, plain
+from okrcell.evaluate.units import BESIDE, load_unit, plain
 from okrcell.schemas import write_table
 
 __all__ = ["Part", "assemble", "merge"]
@@ -215,7 +215,7 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
 
 
 def _compared_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in config.items() if k not in {"tasks", "allow_named_types"}}
+    return {k: v for k, v in config.items() if k not in BESIDE}
 
 
 def _check_keys(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from okrcell.evaluate.annotation import probe_linear
 from okrcell.evaluate.config import EvaluateConfig
 from okrcell.evaluate.data import EvalData
-from okrcell.evaluate.intervals import Bootstrap
+from okrcell.evaluate.intervals import Bootstrap, with_exact_bound
 from okrcell.evaluate.methods import MethodOutput
 from okrcell.evaluate.rows import Row, TaskResult
 
@@ -93,7 +93,8 @@ def few_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> Ta
                 value = float(scores[0, :, at].mean())
                 draws = np.take_along_axis(scores[1:, :, at], chosen, axis=1).mean(axis=1)
                 n = len(drawn[0].query)
-                low, high = _interval(value, draws, boot, n)
+                ends = boot.interval(value, draws)
+                low, high = with_exact_bound(value, ends, min(n, boot.n_units))
                 named = f"{metric} ({head}, K={shots})"
                 row = Row("few_shot", method.name, named, value, low, high, n, str(config.seed))
                 result.put(row, draws, boot.n_units)
@@ -147,15 +148,6 @@ def episode_scores(
         return np.stack([accuracy, macro], axis=2)
 
     return np.concatenate([of(np.ones((1, n))), boot.apply(of)])
-
-
-def _interval(value: float, draws: Doubles, boot: Bootstrap, n: int) -> tuple[float, float]:
-    low, high = boot.interval(value, draws)
-    if low == high == value and value in {0.0, 1.0}:
-        # Resampling cannot see what never happened: the exact binomial bound can.
-        reach = 1 - 0.025 ** (1 / min(n, boot.n_units))
-        return (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
-    return low, high
 
 
 def _counter(

@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 _NAMED = 3
-_SEEN = "seen_cells.parquet"
 _LEARNT = 0.01
 """A model must better the loss of guessing by this share."""
 
@@ -127,13 +126,14 @@ def check_unseen(data: EvalData, run: Path, vocabulary: Collection[str]) -> None
         Cells that are scored have been trained on, or the run does not say what it was trained on.
     """
     from okrcell.corpus.contents import content_hashes
+    from okrcell.train.data import SEEN
 
-    path = run / _SEEN
+    path = run / SEEN
     if not path.exists():
         raise LabelLeakError(
             run,
             found="a run that does not say which cells it was trained on",
-            expected=f"{_SEEN}, which `okrcell train run` writes",
+            expected=f"{SEEN}, which `okrcell train run` writes",
             fix="Train again with this version, or evaluate on the store it was trained from.",
         )
     table = read_table(path, "seen_cells")

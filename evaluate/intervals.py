@@ -28,6 +28,7 @@ __all__ = [
     "type_counts",
     "weighted_mean",
     "weighted_median",
+    "with_exact_bound",
 ]
 
 Floats = NDArray[np.float64]
@@ -140,6 +141,17 @@ def interval(draws: Floats) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)
+
+
+def with_exact_bound(value: float, ends: tuple[float, float], n_units: int) -> tuple[float, float]:
+    """Return the ends of an interval, or the exact binomial bound where nothing varied at 0 or 1.
+
+    Resampling cannot see what never happened.
+    """
+    if not (ends[0] == ends[1] == value and value in {0.0, 1.0}):
+        return ends
+    reach = 1 - 0.025 ** (1 / n_units)
+    return (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
 
 
 def standard_error(draws: Floats, n_units: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from okrcell.evaluate.intervals import Bootstrap, Metric
+from okrcell.evaluate.intervals import Bootstrap, Metric, with_exact_bound
 from okrcell.schemas import TABLES
 
 __all__ = ["Row", "TaskResult", "to_table"]
@@ -65,11 +65,7 @@ class TaskResult:
         draws = boot.apply(of)
         if metric.startswith("macro_f1") and np.isfinite(draws).any():
             draws = np.clip(draws - np.nanmean(draws) + value, 0.0, 1.0)
-        low, high = boot.interval(value, draws)
-        if low == high == value and value in {0.0, 1.0}:
-            # Resampling cannot see what never happened: the exact binomial bound can.
-            reach = 1 - 0.025 ** (1 / boot.n_units)
-            low, high = (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
+        low, high = with_exact_bound(value, boot.interval(value, draws), boot.n_units)
         row = Row(task, method, metric, value, low, high, boot.n, str(boot.seed))
         self.put(row, draws, boot.n_units)
 

@@ -42,17 +42,13 @@ _BYTES_PER_VALUE = 44
 """Peak bytes per stored value: the matrix, its log-normalised copy in float64, one more of train cells."""
 
 
-def load_h5ad(
-    spec: DataSpec, seed: int, keys: Sequence[str] = (), only: str | None = None
-) -> list[EvalData]:
+def load_h5ad(spec: DataSpec, seed: int, keys: Sequence[str] = ()) -> list[EvalData]:
     """Read one file; return it once per way of splitting, the first one first.
 
     Parameters
     ----------
     keys
         Further ``obsm`` keys to read.
-    only
-        One way of splitting instead of all.
 
     Raises
     ------
@@ -69,6 +65,7 @@ def load_h5ad(
     notes += [f"{spec.title}: {one}" for one in said]
     unknown = UNLABELLED | {name.strip().lower() for name in spec.unlabelled}
     kept = np.asarray([label.lower() not in unknown for label in labels])
+    lost = int((~kept).sum())
     for column, value in spec.keep.items():
         chosen = text_of(obs, path, column, "keep") == value
         if (kept & ~chosen).any():
@@ -77,7 +74,6 @@ def load_h5ad(
                 f"'{value}' were left out."
             )
         kept &= chosen
-    lost = int((~np.asarray([label.lower() not in unknown for label in labels])).sum())
     if lost:
         notes.append(f"{spec.title}: {lost} cells without a cell type label were left out.")
     rows = np.flatnonzero(kept)
@@ -106,7 +102,7 @@ def load_h5ad(
     matrix = type(matrix)(matrix.matrix[rows], matrix.gene_ids, matrix.values)
     vectors = {key: value[rows] for key, value in content["vectors"].items()}
     found = []
-    for split in [only] if only else default_splits(spec, obs.columns):
+    for split in default_splits(spec, obs.columns):
         given = (
             text_of(obs, path, split.removeprefix("column:"), "split")[rows]
             if split.startswith("column:")

@@ -24,13 +24,13 @@ from okrcell.evaluate.data import EvalData
 from okrcell.evaluate.intervals import interval
 from okrcell.evaluate.rows import Row, TaskResult
 
-__all__ = ["combine", "load_unit", "plain", "save_unit", "unit_name"]
+__all__ = ["BESIDE", "combine", "load_unit", "plain", "save_unit", "unit_name"]
 
 VERSION = 2
 """Raised by hand whenever a task gives other numbers than before."""
 
 _FEW = 100
-_BESIDE = {"tasks", "allow_named_types"}
+BESIDE = {"tasks", "allow_named_types"}
 
 
 def unit_name(data: EvalData, task: str, identity: str, config: EvaluateConfig) -> str:
@@ -41,7 +41,7 @@ def unit_name(data: EvalData, task: str, identity: str, config: EvaluateConfig) 
         "split": data.split,
         "task": task,
         "method": identity,
-        "config": config.model_dump(mode="json", exclude=_BESIDE),
+        "config": config.model_dump(mode="json", exclude=BESIDE),
     }
     return f"{task}-{fingerprint(key)[:24]}.json"
 
