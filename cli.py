@@ -5,8 +5,6 @@ Only typer and light modules are imported here; every command imports what it ne
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +13,6 @@ import typer
 from okrcell import __version__, console
 from okrcell.corpus.commands import app as corpus_app
 from okrcell.enrich.commands import app as enrich_app
-from okrcell.errors import OkrcellError
 from okrcell.evaluate.commands import app as evaluate_app
 from okrcell.train.commands import app as train_app
 
@@ -106,27 +103,8 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command line: exit code 2 for the user's input, 1 for faults of ours."""
-    # Set before any library reads them: nothing here talks to a model hub, and no telemetry.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        app()
-    except OkrcellError as error:
-        console.say(f"error: {error}")
-        sys.exit(error.exit_code)
-    except SystemExit as ended:
-        if ended.code == 130:  # typer's answer to Ctrl-C
-            console.say("interrupted: run the same command again to continue")
-        raise
-    except OSError as error:
-        from okrcell.artifacts import as_storage_error
-
-        refused = as_storage_error(error, error.filename or "file system")
-        if refused is None:
-            raise
-        console.say(f"error: {refused}")
-        sys.exit(refused.exit_code)
+    """Run the command line."""
+    console.run(app)
 
 
 if __name__ == "__main__":

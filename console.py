@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["emit_json", "pairs", "plain", "progress", "report", "say", "slug", "table"]
+__all__ = ["emit_json", "pairs", "plain", "progress", "report", "run", "say", "slug", "table"]
 
 _SHOW_AFTER_S = 2.0
 _PLAIN_EVERY_S = 10.0
@@ -177,3 +178,29 @@ def slug(name: str) -> str:
     import re
 
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")[:100] or "dataset"
+
+
+def run(app: Callable[[], object]) -> None:
+    """Run a command line: exit code 2 for the user's input, 1 for faults of ours."""
+    from okrcell.errors import OkrcellError
+
+    # Set before any library reads them: nothing here talks to a model hub, and no telemetry.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except OkrcellError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except SystemExit as ended:
+        if ended.code == 130:  # typer's answer to Ctrl-C
+            say("interrupted: run the same command again to continue")
+        raise
+    except OSError as error:
+        from okrcell.artifacts import as_storage_error
+
+        refused = as_storage_error(error, error.filename or "file system")
+        if refused is None:
+            raise
+        say(f"error: {refused}")
+        sys.exit(refused.exit_code)

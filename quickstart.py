@@ -197,7 +197,8 @@ def _trainer(store: Path, job: Path, out: Path, keys: TrainConfig) -> Callable[[
     def step() -> dict[str, Any]:
         from okrcell.train.loop import train
 
-        return train(store, job, out, keys)
+        # What stands in the way is an interrupted run of an earlier input: begin anew.
+        return train(store, job, out, keys, restart=True)
 
     return step
 

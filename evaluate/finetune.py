@@ -19,7 +19,6 @@ from okrcell.evaluate.data import EvalData
 if TYPE_CHECKING:
     import torch
 
-    from okrcell.train.encoder import CellEncoder
     from okrcell.train.model import CellTextModel
 
 __all__ = ["finetune_classifier"]
@@ -42,11 +41,12 @@ def finetune_classifier(
 ) -> NDArray[np.str_]:
     """Fine-tune a copy of the model's cell tower on the train cells; return labels of the test cells.
 
-    A linear head reads the final ``<cls>`` state. Adam, cross-entropy, up to ``epochs`` passes over at
+    A linear head reads the tower's state of a cell. Adam, cross-entropy, up to ``epochs`` passes over at
     most ``cells_per_epoch`` train cells (a new draw for each pass, so that all are seen in time). With
     validation cells of seen types (at most 300 of them) the best pass by their accuracy is kept, and
     three passes without a better one end the training; without them the last pass counts. Test cells
-    are only predicted. A cell with more than 256 genes is read by a fixed choice of 256.
+    are only predicted. A cell with more than 256 genes is read by a fixed choice of 256
+    (the ``mlp`` tower reads its variable genes).
 
     Parameters
     ----------
@@ -101,49 +101,33 @@ class _Classifier:
     def __init__(self, model: CellTextModel, data: EvalData, n_types: int) -> None:
         import torch
 
-        from okrcell.train.tokens import column_tokens
-
-        self._encoder: CellEncoder = copy.deepcopy(model._encoder).requires_grad_(True)
-        dim = self._encoder.norm.normalized_shape[0]
-        self._device = next(self._encoder.parameters()).device
-        self._head = torch.nn.Linear(dim, n_types).to(self._device)
-        self._cells, self._config = data.matrix, model.config
-        vocabulary = {gene: at for at, gene in enumerate(model.gene_ids)}
-        self._columns = column_tokens(data.matrix.gene_ids, vocabulary, data.dataset)
+        self._tower = copy.deepcopy(model.tower).requires_grad_(True)
+        width = model.tower.state_dim
+        self._device = next(self._tower.parameters()).device
+        self._head = torch.nn.Linear(width, n_types).to(self._device)
+        self._model, self._cells = model, data.matrix
+        self._columns = model.columns(data.matrix, data.dataset)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Yield what is trained."""
-        yield from self._encoder.parameters()
+        yield from self._tower.parameters()
         yield from self._head.parameters()
 
     def logits(self, rows: NDArray[np.intp], *, training: bool) -> torch.Tensor:
         """Return float32 [n, types] of some cells."""
-        from okrcell.train.tokens import tokenise
-
-        self._encoder.train(training)
-        tokens = tokenise(
-            self._cells,
-            rows,
-            self._columns,
-            n_bins=self._config.n_bins,
-            max_genes=min(self._config.max_genes, _MAX_GENES),
-            rng=None,
-        )
-        on_device = type(tokens)(*(field.to(self._device) for field in tokens))
-        scores: torch.Tensor = self._head(self._encoder(on_device).states[:, 0])
+        self._tower.train(training)
+        cells = self._model.read(self._cells, rows, self._columns, max_genes=_MAX_GENES)
+        scores: torch.Tensor = self._head(self._tower(cells, genes=False).state)
         return scores
 
     def predict(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the code of each cell's type, int [n]."""
         import torch
 
-        # Cells of similar length share a batch: less padding, same result.
-        lengths = np.diff(self._cells.matrix.indptr)[rows]
-        line = np.argsort(lengths, kind="stable")
         codes = np.zeros(len(rows), dtype=np.intp)
         with torch.inference_mode():
             for start in range(0, len(rows), 2 * _BATCH):
-                at = line[start : start + 2 * _BATCH]
+                at = slice(start, start + 2 * _BATCH)
                 codes[at] = self.logits(rows[at], training=False).argmax(dim=1).cpu().numpy()
         return codes
 

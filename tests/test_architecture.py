@@ -39,7 +39,7 @@ def imports(path: Path) -> set[str]:
 
 def test_arrows_between_stages():
     for stage in STAGES:
-        for path in (ROOT / stage).glob("*.py"):
+        for path in (ROOT / stage).rglob("*.py"):
             for name in imports(path):
                 parts = name.split(".")
                 if parts[0] != "okrcell" or len(parts) < 2:
@@ -59,7 +59,7 @@ def test_root_modules_know_no_stage():
 
 
 def test_guarded_libraries_stay_behind_their_module():
-    for path in [*ROOT.glob("*.py"), *(p for s in STAGES for p in (ROOT / s).glob("*.py"))]:
+    for path in [*ROOT.glob("*.py"), *(p for s in STAGES for p in (ROOT / s).rglob("*.py"))]:
         place = path.relative_to(ROOT).as_posix()
         if place == "doctor.py":  # it reports versions of everything
             continue

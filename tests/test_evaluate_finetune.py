@@ -17,8 +17,8 @@ from okrcell.evaluate.data import EvalData
 from okrcell.evaluate.finetune import finetune_classifier
 from okrcell.evaluate.methods import MethodOutput
 from okrcell.train.config import TrainConfig
-from okrcell.train.encoder import CellEncoder
 from okrcell.train.model import CellTextModel
+from okrcell.train.towers import build_tower
 
 GENES = tuple(f"g{i}" for i in range(12))
 
@@ -48,12 +48,23 @@ def cells_of(n_per_type: int = 30) -> EvalData:
     )
 
 
+def model_of(preset: str) -> CellTextModel:
+    torch.manual_seed(0)
+    config = TrainConfig(preset=preset, n_bins=8, max_genes=12, hvgs=12, input_dropout=0.1)
+    tower = build_tower(config, len(GENES), 16).eval()
+    card = {"gene_ids": GENES, "embedder": "none", "variable": GENES if preset == "mlp" else None}
+    return CellTextModel(config, tower, card, "f", "cpu")
+
+
 @pytest.fixture
 def model() -> CellTextModel:
-    torch.manual_seed(0)
-    config = TrainConfig(preset="tiny", n_bins=8, max_genes=12)
-    encoder = CellEncoder(config, len(GENES), 16).eval()
-    return CellTextModel(config, encoder, {"gene_ids": GENES, "embedder": "none"}, "f", "cpu")
+    return model_of("tiny")
+
+
+def test_the_mlp_tower_learns_too() -> None:
+    data = cells_of()
+    found = finetune_classifier(model_of("mlp"), data, 0, epochs=4, lr=3e-3)
+    assert (found == data.labels[data.test]).mean() > 0.9
 
 
 def test_it_learns_repeats_itself_and_leaves_the_model_alone(model: CellTextModel) -> None:

@@ -28,6 +28,7 @@ def test_columns_are_frozen():
         " checkpoint_sha256",
         "comparisons": "dataset task metric method_a method_b difference ci_low ci_high p p_adjusted n",
         "seen_cells": "cell_uid content pattern",
+        "pairs": "cell_uid cell_type planted reliability suggested",
         "requests": "profile_id request original_text n_cells groups",
         "evidence": "evidence_id snippet_id doc_id source section text is_retracted is_masked",
         "descriptions": "profile_id status text original_text claims screen_cosine coverage"

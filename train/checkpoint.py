@@ -1,4 +1,4 @@
-"""Weights and resume state as single safetensors files: written atomically, loaded strictly."""
+"""Weights as safetensors: written atomically, loaded strictly."""
 
 from __future__ import annotations
 
@@ -14,44 +14,82 @@ from safetensors.torch import save as save_tensors
 from okrcell.artifacts import atomic_write, read_manifest
 from okrcell.errors import FileFormatError
 from okrcell.train.config import TrainConfig
-from okrcell.train.encoder import CellEncoder
 from okrcell.train.model import CellTextModel
+from okrcell.train.text import load_text_tower
+from okrcell.train.towers import build_tower
 
-__all__ = ["load_model", "read_state", "save_state", "save_weights"]
+__all__ = ["BEST", "MODEL", "WEIGHTS", "load_model", "read_state", "save_state", "save_weights"]
 
-WEIGHTS, MODEL = "weights.safetensors", "model.json"
-
-
-def save_weights(folder: Path, encoder: CellEncoder, card: dict[str, Any]) -> None:
-    """Write the cell tower and what is needed to use it."""
-    atomic_write(folder / WEIGHTS, save_tensors(_contiguous(encoder.state_dict())))
-    atomic_write(folder / MODEL, json.dumps(card, indent=1, sort_keys=True) + "\n")
+WEIGHTS, BEST, MODEL = "weights.safetensors", "best.safetensors", "model.json"
 
 
-def load_model(run: Path, *, device: str = "cpu") -> CellTextModel:
+def save_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a model's tensors: ``tower.*``, and ``text.*`` where the text tower was trained."""
+    atomic_write(path, save_tensors(_contiguous(tensors)))
+
+
+def load_model(run: Path, *, device: str = "cpu", weights: str = "kept") -> CellTextModel:
     """Load a finished run; every tensor must be there, and no other.
+
+    Parameters
+    ----------
+    weights
+        ``kept`` (the key ``keep`` of the run), ``last`` or ``best`` (on validation).
 
     Raises
     ------
     ManifestError
         Not a finished run, or altered files.
     FileFormatError
-        The weights do not fit the configuration beside them.
+        The weights do not fit the configuration beside them, or there are none of the best epoch.
     """
     manifest = read_manifest(run, "run")
     card = json.loads((run / MODEL).read_text(encoding="utf-8"))
     config = TrainConfig.model_validate(card["config"])
-    encoder = CellEncoder(config, len(card["gene_ids"]), card["text_dim"])
-    tensors = load_tensors((run / WEIGHTS).read_bytes())
-    report = encoder.load_state_dict(tensors, strict=False)
-    if report.missing_keys or report.unexpected_keys:
+    path = run / (BEST if (weights if weights != "kept" else config.keep) == "best" else WEIGHTS)
+    if path.name not in manifest.files:
         raise FileFormatError(
-            run / WEIGHTS,
-            found=f"missing tensors {report.missing_keys[:3]}, unknown {report.unexpected_keys[:3]}",
+            path,
+            found="no such weights: the run had no validation cells",
+            expected="weights of the last step",
+            fix="Ask for weights='last'.",
+        )
+    width = len(card["variable"] or card["gene_ids"])
+    tower = build_tower(config, width, card["text_dim"], len(card["cell_types"]))
+    tensors = load_tensors(path.read_bytes())
+    text_state = _below(tensors, "text.")
+    report = tower.load_state_dict(_fitting(path, tower, _below(tensors, "tower.")), strict=False)
+    odd = [name for name in tensors if not name.startswith(("tower.", "text."))]
+    if report.missing_keys or report.unexpected_keys or odd:
+        unknown = [*report.unexpected_keys, *odd]
+        raise FileFormatError(
+            path,
+            found=f"missing tensors {report.missing_keys[:3]}, unknown {unknown[:3]}",
             expected="exactly the tensors of its configuration",
             fix="Train again, or load with the version of okrcell that wrote it.",
         )
-    return CellTextModel(config, encoder.to(device).eval(), card, manifest.fingerprint, device)
+    text = None
+    if config.stage != "1":
+        text = load_text_tower(config, [], device=device)
+        text.load_trained_state(text_state)
+    return CellTextModel(
+        config, tower.to(device).eval(), card, manifest.fingerprint, device, text=text
+    )
+
+
+def _fitting(
+    path: Path, tower: torch.nn.Module, tensors: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    shapes = {name: tuple(value.shape) for name, value in tower.state_dict().items()}
+    for name, tensor in tensors.items():
+        if name in shapes and tuple(tensor.shape) != shapes[name]:
+            raise FileFormatError(
+                path,
+                found=f"tensor {name} of shape {tuple(tensor.shape)}",
+                expected=f"{shapes[name]}, as its configuration says",
+                fix="The folder mixes files of two runs: copy it whole, or train again.",
+            )
+    return tensors
 
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
@@ -76,9 +114,13 @@ def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             path,
             found=f"a damaged checkpoint ({error})",
             expected="the file as okrcell wrote it",
-            fix="Remove the file to train from the start.",
+            fix="Remove the file to go on from the checkpoint before it, or train from the start.",
         ) from None
 
 
 def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

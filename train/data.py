@@ -1,4 +1,8 @@
-"""Training pairs: cells of the train split joined with the text of their profile."""
+"""Training pairs: cells of one split joined with the text of their profile.
+
+Everything per cell is an array, so that tens of millions of cells take tens of bytes each: the
+table ``cells`` is read in pieces, and of its strings only the ids are kept, in Arrow memory.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from okrcell.artifacts import read_manifest
-from okrcell.corpus.cells import cells_fingerprint, load_cells, load_profiles
+from okrcell.corpus.cells import cells_fingerprint, load_profiles
 from okrcell.corpus.contents import content_hashes
 from okrcell.corpus.shards import CellMatrix, load_matrix
 from okrcell.errors import TrainingError
 from okrcell.schemas import read_table
-from okrcell.train.config import TrainConfig
-from okrcell.train.tokens import Tokens, column_tokens, tokenise
+from okrcell.train.tokens import column_tokens
 
-__all__ = [
-    "SEEN",
-    "Batch",
-    "Pairs",
-    "Texts",
-    "batch_order",
-    "load_pairs",
-    "load_texts",
-    "read_batch",
-    "seen_cells",
-]
+__all__ = ["SEEN", "Pairs", "Texts", "load_pairs", "load_texts", "seen_cells"]
 
 SEEN = "seen_cells.parquet"
+
+_Ints = npt.NDArray[np.int64]
+_COLUMNS = ["cell_uid", "dataset_id", "row", "profile_id", "donor", "split"]
+_ROWS = 1 << 16
+_NO_DONOR = frozenset({"", "unknown", "na", "nan", "none", "n/a", "pooled"})  # as in corpus/splits
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Pairs:
     Attributes
     ----------
     cell_uids
-        Stable id of each of the n pairs.
+        Stable id of each of the n pairs; :meth:`uids` gives some of them as strings.
     dataset, row
         int64 [n]: index into ``matrices``, and the row there.
     text
@@ -51,27 +50,51 @@ class Pairs:
         Distinct texts, sorted.
     prior
         float32 [n]: reliability of each pair's text in [0, 1], 1 where nobody rated it.
+    cell_type
+        int64 [n]: index into ``cell_types``, the standardised labels; -1 for a type that the
+        training pairs do not have.
+    donor
+        int64 [n]: index into ``donors`` (a name is one donor in all datasets, as in the corpus
+        stage); -1 where the donor is unknown.
+    clean
+        bool [n]: False where the pair was made wrong on purpose.
     n_without_text
-        Cells of the split that are left out, because their profile has no text.
+        Cells of the split that are left out, because their profile has no text (or none of the
+        training texts).
     matrices, columns
-        Per dataset the cells, and the token of each of their columns.
+        Per dataset the cells, and the token of each of their columns (int64, -1 outside the
+        vocabulary). Datasets without a cell among the pairs are not there.
     vocabulary
         Sorted Ensembl ids.
+    variable
+        int64 [H]: genes that the tower ``mlp`` reads, as indices into the vocabulary; None until
+        :func:`okrcell.train.variable.with_variable` has chosen them.
     """
 
-    cell_uids: tuple[str, ...]
-    dataset: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
-    text: npt.NDArray[np.int64]
+    cell_uids: pa.ChunkedArray
+    dataset: _Ints
+    row: _Ints
+    text: _Ints
     texts: tuple[str, ...]
     prior: npt.NDArray[np.float32]
+    cell_type: _Ints
+    cell_types: tuple[str, ...]
+    donor: _Ints
+    donors: tuple[str, ...]
+    clean: npt.NDArray[np.bool_]
     n_without_text: int
     matrices: tuple[CellMatrix, ...]
-    columns: tuple[npt.NDArray[np.int64], ...]
+    columns: tuple[_Ints, ...]
     vocabulary: tuple[str, ...]
+    variable: _Ints | None = None
 
     def __len__(self) -> int:
-        return len(self.cell_uids)
+        return len(self.row)
+
+    def uids(self, index: _Ints) -> list[str]:
+        """Return the ids of some pairs."""
+        found: list[str] = self.cell_uids.take(pa.array(index)).to_pylist()
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,15 +114,6 @@ class Texts:
     by_profile: dict[str, str]
     reliability: dict[str, float]
     inputs: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's pairs: tokens, and int64 [B] indices of the pairs and of their texts."""
-
-    tokens: Tokens
-    pairs: npt.NDArray[np.int64]
-    text: npt.NDArray[np.int64]
 
 
 def load_texts(store: Path, job: Path, source: str) -> Texts:
@@ -123,50 +137,146 @@ def load_texts(store: Path, job: Path, source: str) -> Texts:
     )
 
 
-def load_pairs(store: Path, found: Texts, split: str = "train") -> Pairs:
+def load_pairs(
+    store: Path, found: Texts, split: str = "train", *, like: Pairs | None = None
+) -> Pairs:
     """Join the cells of a split with texts; cells of profiles without a text are left out.
+
+    Parameters
+    ----------
+    like
+        Training pairs: their vocabulary, texts, cell types and variable genes are used, cells of
+        any other text are left out, and it is no error if none is left.
 
     Raises
     ------
     TrainingError
-        No pair is left.
+        No pair is left (without ``like``).
+    GeneCoverageError
+        A dataset has no gene of the vocabulary of ``like``.
     """
-    texts, cells = found.by_profile, load_cells(store)
-    datasets = sorted(set(cells["dataset_id"].to_pylist()))
-    matrices = tuple(load_matrix(store, dataset) for dataset in datasets)
-    vocabulary = tuple(sorted({gene for matrix in matrices for gene in matrix.gene_ids}))
-    index = {gene: at for at, gene in enumerate(vocabulary)}
-    columns = tuple(
-        column_tokens(matrix.gene_ids, index, name)
-        for name, matrix in zip(datasets, matrices, strict=True)
-    )
-    wanted = pa.array([p in texts for p in cells["profile_id"].to_pylist()])
-    in_split = pa.array([s == split for s in cells["split"].to_pylist()])
-    kept = cells.filter(wanted).filter(in_split.filter(wanted))
-    if not kept.num_rows:
+    profiles = load_profiles(store).select(["profile_id", "cell_type"]).to_pylist()
+    labels = {row["profile_id"]: row["cell_type"] for row in profiles}
+    usable = set(found.by_profile.values() if like is None else like.texts)
+    ids = sorted(p for p in labels if found.by_profile.get(p) in usable)
+    cells = _read_cells(Path(store), ids, split)
+    if not len(cells.row) and like is None:
         raise TrainingError(
             store,
             found=f"no cell of split '{split}' with a text",
             expected="cells whose profile has an accepted description",
             fix="Check 'okrcell enrich status' for rejected descriptions and the splits of the store.",
         )
-    profile_ids = kept["profile_id"].to_pylist()
-    distinct = tuple(sorted({texts[p] for p in profile_ids}))
-    text_index = {text: at for at, text in enumerate(distinct)}
-    return Pairs(
-        cell_uids=tuple(kept["cell_uid"].to_pylist()),
-        dataset=np.array(
-            [datasets.index(d) for d in kept["dataset_id"].to_pylist()], dtype=np.int64
-        ),
-        row=kept["row"].to_numpy().astype(np.int64),
-        text=np.array([text_index[texts[p]] for p in profile_ids], dtype=np.int64),
-        texts=distinct,
-        prior=np.array([found.reliability.get(p, 1.0) for p in profile_ids], dtype=np.float32),
-        n_without_text=sum(in_split.to_pylist()) - kept.num_rows,
-        matrices=matrices,
-        columns=columns,
-        vocabulary=vocabulary,
+    matrices = tuple(load_matrix(store, dataset) for dataset in cells.datasets)
+    if like is None:
+        used = [ids[at] for at in np.unique(cells.profile)]
+        texts = tuple(sorted({found.by_profile[p] for p in used}))
+        cell_types = tuple(sorted({labels[p] for p in used}))
+        vocabulary = tuple(sorted({gene for matrix in matrices for gene in matrix.gene_ids}))
+    else:
+        texts, cell_types, vocabulary = like.texts, like.cell_types, like.vocabulary
+    index = {gene: at for at, gene in enumerate(vocabulary)}
+    columns = (
+        column_tokens(m.gene_ids, index, d) for d, m in zip(cells.datasets, matrices, strict=True)
     )
+    text_at = {text: at for at, text in enumerate(texts)}
+    type_at = {label: at for at, label in enumerate(cell_types)}
+    # What a profile has, spread over its cells; ids that no kept cell has are never looked up.
+    text = np.array([text_at.get(found.by_profile[p], -1) for p in ids], dtype=np.int64)
+    cell_type = np.array([type_at.get(labels[p], -1) for p in ids], dtype=np.int64)
+    prior = np.array([found.reliability.get(p, 1.0) for p in ids], dtype=np.float32)
+    return Pairs(
+        cell_uids=cells.uids,
+        dataset=cells.dataset,
+        row=cells.row,
+        text=text[cells.profile],
+        texts=texts,
+        prior=prior[cells.profile],
+        cell_type=cell_type[cells.profile],
+        cell_types=cell_types,
+        donor=cells.donor,
+        donors=cells.donors,
+        clean=np.ones(len(cells.row), dtype=bool),
+        n_without_text=cells.n_left_out,
+        matrices=matrices,
+        columns=tuple(columns),
+        vocabulary=vocabulary,
+        variable=None if like is None else like.variable,
+    )
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Cells of a split whose profile is wanted, in the order of the table ``cells``."""
+
+    uids: pa.ChunkedArray
+    dataset: _Ints
+    datasets: tuple[str, ...]
+    row: _Ints
+    profile: _Ints
+    donor: _Ints
+    donors: tuple[str, ...]
+    n_left_out: int
+
+
+def _read_cells(store: Path, profile_ids: list[str], split: str) -> _Cells:
+    wanted = pa.array(profile_ids, pa.string())
+    uids: list[pa.Array] = []
+    parts: dict[str, list[_Ints]] = {name: [] for name in ("dataset", "row", "profile", "donor")}
+    datasets: dict[str, int] = {}
+    donors: dict[str, int] = {}
+    n_left_out = 0
+    for batch in _cell_batches(store):
+        batch = batch.filter(pc.equal(batch["split"], split))
+        with_text = batch.filter(pc.is_in(batch["profile_id"], value_set=wanted))
+        n_left_out += batch.num_rows - with_text.num_rows
+        uids.append(with_text["cell_uid"])
+        parts["row"].append(with_text["row"].to_numpy().astype(np.int64))
+        parts["profile"].append(
+            pc.index_in(with_text["profile_id"], value_set=wanted).to_numpy().astype(np.int64)
+        )
+        parts["dataset"].append(_numbered(with_text["dataset_id"], datasets))
+        parts["donor"].append(_numbered(with_text["donor"], donors))
+    joined = {name: np.concatenate([np.zeros(0, dtype=np.int64), *p]) for name, p in parts.items()}
+    return _Cells(
+        uids=pa.chunked_array(uids, pa.string()),
+        dataset=_ranks(datasets)[joined["dataset"]],
+        datasets=tuple(sorted(datasets)),
+        row=joined["row"],
+        profile=joined["profile"],
+        donor=_ranks(donors)[joined["donor"]],
+        donors=tuple(sorted(donors)),
+        n_left_out=n_left_out,
+    )
+
+
+def _cell_batches(store: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the table ``cells`` in pieces, with the columns that are needed."""
+    folder = store / "cells"
+    read_manifest(folder, "cells", verify=False)
+    path = folder / "cells.parquet"
+    read_table(path, "cells", [])  # refuses another kind or version
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(_ROWS, columns=_COLUMNS)
+
+
+def _numbered(values: pa.Array, numbers: dict[str, int]) -> _Ints:
+    """Return int64 [n]: the number of each value, new ones numbered as they come; -1 if unknown."""
+    coded = values.dictionary_encode()
+    known = [
+        -1 if name.casefold() in _NO_DONOR else numbers.setdefault(name, len(numbers))
+        for name in coded.dictionary.to_pylist()
+    ]
+    table = np.array([*known, -1], dtype=np.int64)
+    found: _Ints = table[pc.fill_null(coded.indices, -1).to_numpy()]
+    return found
+
+
+def _ranks(numbers: dict[str, int]) -> _Ints:
+    """Return int64 [n + 1]: from the number of a name to its place among the sorted; -1 stays."""
+    table = np.full(len(numbers) + 1, -1, dtype=np.int64)
+    table[[numbers[name] for name in sorted(numbers)]] = np.arange(len(numbers))
+    return table
 
 
 def seen_cells(pairs: Pairs) -> pa.Table:
@@ -174,67 +284,16 @@ def seen_cells(pairs: Pairs) -> pa.Table:
 
     With it an evaluation on other data can tell whether the model has been trained on a test cell.
     """
-    columns = {"content": [""] * len(pairs), "pattern": [""] * len(pairs)}
-    for number, matrix in enumerate(pairs.matrices):
-        at = np.flatnonzero(pairs.dataset == number)
-        for name, into in columns.items():
-            found = content_hashes(matrix, pairs.row[at], only_pattern=name == "pattern")
-            for place, one in zip(at, found, strict=True):
-                into[place] = one
-    return pa.table({"cell_uid": list(pairs.cell_uids), **columns})
-
-
-def batch_order(n_pairs: int, batch_size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return int64 [steps, batch]: a permutation cut into whole batches, a function of its arguments.
-
-    The remainder of an epoch is left out; the next epoch shuffles anew.
-    """
-    size = min(batch_size, n_pairs)
-    order = np.random.default_rng([seed, epoch]).permutation(n_pairs)
-    return order[: len(order) // size * size].reshape(-1, size)
-
-
-def read_batch(
-    pairs: Pairs, index: npt.NDArray[np.int64], config: TrainConfig, rng: np.random.Generator
-) -> Batch:
-    """Tokenise some pairs; those of one dataset are read together, the order is kept."""
-    if len(pairs.matrices) == 1:
-        tokens = _tokens(pairs, 0, pairs.row[index], config, rng)
-        return Batch(tokens, index, pairs.text[index])
-    order, parts = [], []
-    for dataset, members in _by_dataset(pairs.dataset[index]):
-        order.append(members)
-        parts.append(_tokens(pairs, dataset, pairs.row[index[members]], config, rng))
-    sorted_index = index[np.concatenate(order)]
-    return Batch(_stack(parts), sorted_index, pairs.text[sorted_index])
-
-
-def _tokens(
-    pairs: Pairs,
-    dataset: int,
-    rows: npt.NDArray[np.int64],
-    config: TrainConfig,
-    rng: np.random.Generator,
-) -> Tokens:
-    return tokenise(
-        pairs.matrices[dataset],
-        rows,
-        pairs.columns[dataset],
-        n_bins=config.n_bins,
-        max_genes=config.max_genes,
-        rng=rng,
-    )
-
-
-def _by_dataset(dataset: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    for number in np.unique(dataset):
-        yield int(number), np.flatnonzero(dataset == number)
-
-
-def _stack(parts: list[Tokens]) -> Tokens:
-    width = max(part.genes.shape[1] for part in parts)
-    widen = [
-        [torch.nn.functional.pad(field, (0, width - field.shape[1])) for field in part]
-        for part in parts
-    ]
-    return Tokens(*(torch.cat(fields) for fields in zip(*widen, strict=True)))
+    columns: dict[str, list[pa.Array]] = {"content": [], "pattern": []}
+    for begin in range(0, len(pairs), _ROWS):
+        dataset, row = (values[begin : begin + _ROWS] for values in (pairs.dataset, pairs.row))
+        for name, chunks in columns.items():
+            block = np.full(len(row), "", dtype=object)
+            for number in np.unique(dataset):
+                at = np.flatnonzero(dataset == number)
+                block[at] = content_hashes(
+                    pairs.matrices[number], row[at], only_pattern=name == "pattern"
+                )
+            chunks.append(pa.array(block, pa.string()))
+    hashes = {name: pa.chunked_array(chunks, pa.string()) for name, chunks in columns.items()}
+    return pa.table({"cell_uid": pairs.cell_uids, **hashes})

@@ -1,66 +1,64 @@
-"""The training loop: deterministic steps, resume state after every few, a finished run at the end.
-
-Randomness is a function of (seed, epoch, step) alone, so a run that was killed and continues takes
-exactly the steps an undisturbed run would have taken.
-"""
+"""A run from its first step to its manifest: deterministic, resumable, on one process or many."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from okrcell.artifacts import atomic_write, commit, current_manifest, invalidate, writing
-from okrcell.config import fingerprint
-from okrcell.console import progress, say
-from okrcell.corpus.embedder import Embedder, load_embedder
-from okrcell.errors import TrainingError
-from okrcell.schemas import write_table
-from okrcell.train import losses
-from okrcell.train.checkpoint import MODEL, WEIGHTS, read_state, save_state, save_weights
-from okrcell.train.config import TrainConfig
-from okrcell.train.cra import CrossModalRobustAlignment
-from okrcell.train.data import (
-    SEEN,
-    Batch,
-    Pairs,
-    batch_order,
-    load_pairs,
-    load_texts,
-    read_batch,
-    seen_cells,
+from okrcell.artifacts import (
+    atomic_write,
+    current_manifest,
+    read_note,
+    writing,
 )
-from okrcell.train.encoder import CellEncoder, mask_bins
+from okrcell.console import progress, say
+from okrcell.errors import ConfigError
+from okrcell.train import resume
+from okrcell.train.config import TrainConfig
+from okrcell.train.distributed import World, world_of
+from okrcell.train.export import pair_table
+from okrcell.train.finish import facts_of, weights_of, write_run
+from okrcell.train.flops import peak_flops
+from okrcell.train.loader import Loader
+from okrcell.train.logs import RunLog
+from okrcell.train.memory import explain_memory
+from okrcell.train.passes import PARTS
+from okrcell.train.prepare import (
+    Prepared,
+    build_trainer,
+    device_of,
+    inputs_of,
+    prepare,
+)
+from okrcell.train.sampler import Sampler
+from okrcell.train.start import start_from
+from okrcell.train.trainer import Trainer
+from okrcell.train.validate import validate
+from okrcell.train.watch import Watch, chance_gap
 
-__all__ = ["describe", "train"]
+__all__ = ["continue_run", "train"]
 
-_RESUME, _HISTORY = "resume.safetensors", "history.json"
-_LOSS_NAMES = ("gep", "gepc", "align")
-
-
-def describe(store: Path, job: Path, config: TrainConfig) -> dict[str, Any]:
-    """Say what a run would train on, without writing anything."""
-    pairs = load_pairs(store, load_texts(store, job, config.text_source))
-    steps = len(batch_order(len(pairs), config.batch_size, config.seed, 0))
-    return {
-        "objective": config.objective,
-        "pairs": len(pairs),
-        "cells_without_text": pairs.n_without_text,
-        "texts": len(pairs.texts),
-        "genes": len(pairs.vocabulary),
-        "steps": steps * config.epochs,
-        "tokens": int(config.epochs * sum(m.matrix.nnz for m in pairs.matrices)),
-    }
+REQUEST = "request.json"
 
 
 def train(
-    store: Path, job: Path, out: Path, config: TrainConfig, *, embedder: Embedder | None = None
+    store: Path, job: Path, out: Path, config: TrainConfig, *, restart: bool = False
 ) -> dict[str, Any]:
-    """Train a cell tower against frozen text; continue where an earlier call stopped.
+    """Train a cell-text model; continue where an earlier call stopped.
+
+    Under torchrun every process calls it with the same arguments.
+
+    Parameters
+    ----------
+    restart
+        Begin anew where ``out`` holds an unfinished run of other keys or data, instead of refusing.
 
     Returns
     -------
@@ -70,205 +68,214 @@ def train(
     Raises
     ------
     TrainingError
-        There is nothing to train on, or the loss stopped being finite.
+        There is nothing to train on, the loss exploded, or memory ran out.
+    ConfigError
+        An unfinished run was begun with other keys or data.
     """
-    texts = load_texts(store, job, config.text_source)
-    inputs = texts.inputs
-    key = config.model_dump(mode="json")
-    with writing(out, "run"):
-        manifest = current_manifest(out, "run", config=key, inputs=inputs)
+    with world_of(device_of(config)) as world, _claim(out, world):
+        inputs = inputs_of(store, job, config)
+        manifest = current_manifest(out, "run", config=config.identity(), inputs=inputs)
+        world.barrier()
         if manifest is not None:
             return {"reused": True, **manifest.facts}
-        pairs = load_pairs(store, texts)
-        if len(pairs.texts) < 2:
-            raise TrainingError(
-                store,
-                found="one text for all training cells",
-                expected="at least two cell types to tell apart",
-                fix="Add cells of other types, or hold out fewer.",
-            )
-        embedder = embedder or load_embedder(config.embedder)
-        if pairs.n_without_text:
-            say(
-                f"{pairs.n_without_text} training cells have no accepted description and are left out"
-            )
-        run = _Run(config, pairs, torch.from_numpy(embedder.encode(pairs.texts)))
-        identity = fingerprint({"config": key, "inputs": inputs, "embedder": embedder.id})
-        if (out / _RESUME).exists():
-            run.load(out / _RESUME, identity)
-        history = run.finish(out / _RESUME, identity)
-        card = {
-            "config": key,
-            "gene_ids": list(pairs.vocabulary),
-            "text_dim": embedder.dim,
-            "embedder": embedder.id,
-        }
-        invalidate(out)
-        save_weights(out, run.encoder, card)
-        atomic_write(out / _HISTORY, json.dumps(history, indent=0) + "\n")
-        seen = write_table(out / SEEN, "seen_cells", seen_cells(pairs))
-        facts = {
-            "pairs": len(pairs),
-            "cells_without_text": pairs.n_without_text,
-            "texts": len(pairs.texts),
-            "genes": len(pairs.vocabulary),
-            "parameters": sum(p.numel() for p in run.encoder.parameters()),
-            "steps": run.total_steps,
-            "last_losses": history[-1],
-        }
-        files = {WEIGHTS: None, MODEL: None, _HISTORY: len(history), SEEN: seen}
-        manifest = commit(out, "run", config=key, inputs=inputs, files=files, facts=facts)
-        (out / _RESUME).unlink(missing_ok=True)
-    return {"reused": False, **manifest.facts}
+        found = resume.latest(out)
+        wanted = {"config": config.identity(), "inputs": inputs}
+        found = resume.usable(found, wanted, restart)
+        if world.is_main:
+            _write_request(out, store, job, config)
+        prepared = prepare(store, job, config)
+        facts = _finish(prepared, config, out, world, found, restart)
+        world.barrier()
+    return {"reused": False, **facts}
 
 
-class _Run:
-    """Everything that changes from step to step."""
+def continue_run(run: Path, **changes: Any) -> dict[str, Any]:
+    """Continue an interrupted run with what it began with.
 
-    def __init__(self, config: TrainConfig, pairs: Pairs, text_vectors: torch.Tensor) -> None:
-        self.config, self.pairs, self.texts_TE = config, pairs, text_vectors
-        torch.manual_seed(config.seed)
-        text_dim = text_vectors.shape[1]
-        self.encoder = CellEncoder(config, len(pairs.vocabulary), text_dim)
-        self.cra = (
-            CrossModalRobustAlignment(config, self.encoder, self._prior(), text_dim)
-            if config.objective == "cra_paper"
-            else None
+    Parameters
+    ----------
+    changes
+        Runtime keys that may differ now, such as ``device`` and ``micro_batch``.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds no run.
+    """
+    request = read_note(run / REQUEST)
+    if not request:
+        raise ConfigError(
+            run,
+            found=f"no {REQUEST}",
+            expected="a folder in which 'okrcell train run' has begun",
+            fix="Check the path, or begin with 'okrcell train run'.",
         )
-        self.optimiser = torch.optim.AdamW(
-            self.encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.steps_per_epoch = len(batch_order(len(pairs), config.batch_size, config.seed, 0))
-        self.total_steps = self.steps_per_epoch * config.epochs
-        self.step = 0
-        self.sums = [0.0] * len(_LOSS_NAMES)
-        self.history: list[dict[str, float]] = []
-
-    def _prior(self) -> torch.Tensor:
-        """Return what is known of each pair's text before training: float32 [n]."""
-        prior = torch.from_numpy(self.pairs.prior)
-        return prior if self.config.reliability_prior else torch.ones_like(prior)
-
-    def finish(self, resume: Path, identity: str) -> list[dict[str, float]]:
-        """Take all steps that are left; return the mean losses per epoch."""
-        config = self.config
-        self.encoder.train()
-        name = f"Training {config.objective} on {config.text_source} texts"
-        with progress(name, self.total_steps, "steps") as advance:
-            advance(self.step)
-            while self.step < self.total_steps:
-                epoch, at = divmod(self.step, self.steps_per_epoch)
-                order = batch_order(len(self.pairs), config.batch_size, config.seed, epoch)
-                parts = self._take(order[at], epoch)
-                self.sums = [total + part for total, part in zip(self.sums, parts, strict=True)]
-                self.step += 1
-                if self.step % self.steps_per_epoch == 0:
-                    self._close_epoch(epoch + 1)
-                if self.step % config.checkpoint_every == 0 and self.step < self.total_steps:
-                    self.save(resume, identity)
-                advance(1, f"loss {sum(parts):.3f}")
-        self._warn_if_nothing_learnt()
-        return self.history
-
-    def _take(self, index: np.ndarray, epoch: int) -> list[float]:
-        config = self.config
-        stream = [config.seed, epoch, self.step]
-        batch = read_batch(self.pairs, index, config, np.random.default_rng(stream))
-        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]))
-        generator = torch.Generator().manual_seed(torch.initial_seed())
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.lr * config.lr_decay**epoch
-        draw = int(torch.randint(len(config.mask_ratios), (1,), generator=generator))
-        hidden = mask_bins(batch.tokens, config.mask_ratios[draw], generator)
-        encoded = self.encoder(batch.tokens, hidden)
-        gep, gepc = self.encoder.gene_loss(encoded, batch.tokens, hidden)
-        texts_NE = self.texts_TE[torch.from_numpy(batch.text)]
-        align = self._align(encoded.cell, texts_NE, batch, epoch)
-        loss = config.gep_weight * gep + config.gepc_weight * gepc + config.align_weight * align
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"step {self.step}",
-                found=f"a loss of {loss.item()} (cells {', '.join(self._uids(index)[:3])}, ...)",
-                expected="a finite loss",
-                fix="Lower the key 'lr', or look at these cells; the last checkpoint is kept.",
-            )
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
-        self.optimiser.step()
-        if self.cra is not None:
-            self.cra.after_step(self.encoder, batch.tokens, texts_NE)
-        return [gep.item(), gepc.item(), align.item()]
-
-    def _align(
-        self, cells_NE: torch.Tensor, texts_NE: torch.Tensor, batch: Batch, epoch: int
-    ) -> torch.Tensor:
-        if self.cra is None:
-            return losses.infonce(cells_NE, texts_NE, self.config.tau)
-        loss: torch.Tensor = self.cra(
-            cells_NE,
-            texts_NE,
-            torch.from_numpy(batch.pairs),
-            epoch=epoch + 1,
-            progress=self.step / self.total_steps,
-        )
-        return loss
-
-    def _uids(self, index: np.ndarray) -> list[str]:
-        return [self.pairs.cell_uids[at] for at in index]
-
-    def _close_epoch(self, epoch: int) -> None:
-        means = [total / self.steps_per_epoch for total in self.sums]
-        self.history.append({"epoch": epoch, **dict(zip(_LOSS_NAMES, means, strict=True))})
-        self.sums = [0.0] * len(_LOSS_NAMES)
-
-    def _warn_if_nothing_learnt(self) -> None:
-        batch = min(self.config.batch_size, len(self.pairs))
-        last = self.history[-1]["align"]
-        if self.cra is None and abs(last - math.log(batch)) < 0.01:
-            say(
-                f"warning: the alignment loss is still ln({batch}): cells and texts do not match at all"
-            )
-
-    def save(self, path: Path, identity: str) -> None:
-        """Write the resume file."""
-        tensors = {f"encoder.{k}": v for k, v in self.encoder.state_dict().items()}
-        if self.cra is not None:
-            tensors |= {f"cra.{k}": v for k, v in self.cra.state_dict().items()}
-        for number, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{k}": v for k, v in state.items()}
-        facts = {
-            "identity": identity,
-            "step": self.step,
-            "sums": self.sums,
-            "history": self.history,
-        }
-        save_state(path, tensors, facts)
-
-    def load(self, path: Path, identity: str) -> None:
-        """Continue from a resume file; one of another configuration or other data is left aside."""
-        tensors, facts = read_state(path)
-        if facts["identity"] != identity:
-            say(
-                "The unfinished run in this folder was made from other data or keys: starting anew."
-            )
-            return
-        self.encoder.load_state_dict(_below(tensors, "encoder."))
-        if self.cra is not None:
-            self.cra.load_state_dict(_below(tensors, "cra."))
-        groups = self.optimiser.state_dict()["param_groups"]
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in _below(tensors, "optimiser.").items():
-            number, _, field = name.partition(".")
-            state.setdefault(int(number), {})[field] = tensor
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        self.step, self.sums, self.history = facts["step"], facts["sums"], facts["history"]
-        say(f"Continuing at step {self.step} of {self.total_steps}.")
+    config = TrainConfig.model_validate(request["config"]).replace(**changes)
+    return train(Path(request["store"]), Path(request["descriptions"]), run, config)
 
 
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
+def _claim(out: Path, world: World) -> AbstractContextManager[object]:
+    return writing(out, "run") if world.is_main else nullcontext()
+
+
+def _write_request(out: Path, store: Path, job: Path, config: TrainConfig) -> None:
+    request = {
+        "store": str(Path(store).resolve()),
+        "descriptions": str(Path(job).resolve()),
+        "config": config.model_dump(mode="json"),
     }
+    atomic_write(out / REQUEST, json.dumps(request, indent=1, sort_keys=True) + "\n")
+
+
+def _finish(
+    prepared: Prepared,
+    config: TrainConfig,
+    out: Path,
+    world: World,
+    found: resume.Checkpoint | None,
+    restart: bool,
+) -> dict[str, Any]:
+    """Build, load, take all steps that are left, and write the run."""
+    with explain_memory(config):
+        trainer = build_trainer(prepared, config, world, out)
+        identity = _identity(prepared, config, trainer)
+        started: dict[str, Any] = {}
+        found = resume.usable(found, identity, restart)
+        if found is not None:
+            state = resume.load(trainer, found, trainer.total_steps)
+        else:
+            world.barrier()  # nobody may still be looking for checkpoints
+            if world.is_main:
+                resume.drop(out)
+            state = resume.Progress(sums=[0.0] * (len(PARTS) + 1))
+            if config.init is not None:
+                started = start_from(trainer, prepared.pairs, Path(config.init))
+        del found
+        if world.is_main and prepared.pairs.n_without_text:
+            say(
+                f"{prepared.pairs.n_without_text} training cells have no accepted description "
+                "and are left out"
+            )
+        _steps(prepared, trainer, state, out, identity)
+    facts = facts_of(prepared, trainer, state, started)
+    table = pair_table(prepared.pairs, trainer.objective)  # every process: it gathers
+    if world.is_main:
+        write_run(prepared, trainer, state, out, facts, table)
+    return facts
+
+
+def _identity(prepared: Prepared, config: TrainConfig, trainer: Trainer) -> dict[str, Any]:
+    genes = hashlib.sha256("\n".join(prepared.pairs.vocabulary).encode()).hexdigest()
+    return {
+        "config": config.identity(),
+        "inputs": prepared.inputs,
+        "text tower": trainer.text.id,
+        "vocabulary": genes,
+    }
+
+
+def _steps(
+    prepared: Prepared,
+    trainer: Trainer,
+    state: resume.Progress,
+    out: Path,
+    identity: dict[str, Any],
+) -> None:
+    config, world, pairs = trainer.config, trainer.world, prepared.pairs
+    sampler = Sampler(len(pairs), config.batch_size, config.seed, config.shuffle_block)
+    watch = Watch(lambda: next(iter(resume.newest(out)), None))
+    watch.load(state.watch or watch.state())
+    per_epoch, total = trainer.steps_per_epoch, trainer.total_steps
+    name = f"Training {config.objective} on {config.text_source} texts"
+    log = None
+    if world.is_main:
+        log = RunLog(
+            out, state.step, peak_flops(trainer.device, trainer.passes.precision) * world.size
+        )
+    rates = _Rates()
+    batches = Loader(pairs, config, sampler, world, start=state.step, stop=total).__iter__()
+    try:
+        with _bar(name, total, world) as advance:
+            advance(state.step)
+            for number, batch in batches:
+                if number % per_epoch == 0 or number == state.step:
+                    epoch = number // per_epoch + 1
+                    trainer.start_epoch(epoch)
+                if number % per_epoch == 0:
+                    trainer.objective.start_epoch(epoch)
+                report = trainer.take(number, batch)
+                watch.check(number, report, lambda rows=batch.pairs: pairs.uids(rows))  # type: ignore[misc]
+                gap = chance_gap(report.cells_nE, report.texts_nE, float(trainer.passes.tau))
+                gap = float(world.mean(torch.tensor(gap, device=trainer.device)))
+                values = [*report.parts.tolist(), gap]
+                state.sums = [old + new for old, new in zip(state.sums, values, strict=True)]
+                state.step = number + 1
+                if state.step % per_epoch == 0:
+                    _close_epoch(prepared, trainer, state, epoch, log, len(batch.pairs))
+                state.watch = watch.state()
+                if log is not None:
+                    rates.add(log.count(batch.cells, trainer))
+                    if state.step % config.log_every == 0 or state.step == total:
+                        log.write(state.step, epoch, report, _more(trainer, gap))
+                if state.step % config.checkpoint_every == 0 and state.step < total:
+                    resume.save(out, trainer, state, identity)
+                advance(1, f"loss {report.loss:.3f}, {rates}")
+    finally:
+        batches.close()
+        if log is not None:
+            log.close()
+
+
+def _more(trainer: Trainer, gap: float) -> dict[str, float]:
+    lr = trainer.optimiser.param_groups[0]["lr"]
+    return {"tau": float(trainer.passes.tau), "lr": lr, "match_nats_above_chance": gap}
+
+
+class _Rates:
+    """Cells per second of the last half minute or so, for the progress line."""
+
+    def __init__(self) -> None:
+        self._since, self._cells, self._rate = time.monotonic(), 0.0, 0.0
+
+    def add(self, cells: int) -> None:
+        self._cells += cells
+        now = time.monotonic()
+        if now - self._since >= 2:
+            self._rate, self._since, self._cells = self._cells / (now - self._since), now, 0.0
+
+    def __str__(self) -> str:
+        return f"{self._rate:.0f} cells/s" if self._rate else "starting"
+
+
+def _bar(name: str, total: int, world: World) -> AbstractContextManager[Callable[..., None]]:
+    if world.is_main:
+        return progress(name, total, "steps")
+    return nullcontext(lambda *_: None)
+
+
+def _close_epoch(
+    prepared: Prepared,
+    trainer: Trainer,
+    state: resume.Progress,
+    epoch: int,
+    log: RunLog | None,
+    n: int,
+) -> None:
+    """Write down the epoch's means, validate, keep the best weights, warn where nothing is learnt."""
+    means = [total / trainer.steps_per_epoch for total in state.sums]
+    state.sums = [0.0] * len(state.sums)
+    row: dict[str, float] = {"epoch": epoch, **dict(zip(PARTS, means[:-1], strict=True))}
+    row["match_nats_above_chance"] = means[-1]
+    if epoch > trainer.config.text_from:
+        trainer.text.refresh()  # the table of all texts follows the text tower once per epoch
+    if len(prepared.judged):
+        row |= validate(trainer, prepared.validation, prepared.judged)
+        before = [(old["val_accuracy"], -old["val_loss"]) for old in state.history]
+        if (row["val_accuracy"], -row["val_loss"]) > max(before, default=(-1.0, 0.0)):
+            state.best = {k: v.detach().clone() for k, v in weights_of(trainer).items()}
+    state.history.append(row)
+    if log is not None:
+        log.epoch(state.step, row)
+        warning = Watch.at_chance(means[-1], n)
+        if warning and epoch in (2, trainer.config.total_epochs):  # in the first all are near it
+            say(warning)

@@ -14,9 +14,12 @@ from okrcell.corpus.expression import check_values
 from okrcell.corpus.genes import resolve_genes
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import EmbedderError, GeneCoverageError
+from okrcell.train.batch import CellInput, DenseCells
 from okrcell.train.config import TrainConfig
-from okrcell.train.encoder import CellEncoder
+from okrcell.train.text import TextTower
 from okrcell.train.tokens import column_tokens, tokenise
+from okrcell.train.towers import Tower
+from okrcell.train.variable import dense
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,21 +38,75 @@ class CellTextModel:
         Vocabulary: unversioned Ensembl ids.
     fingerprint
         Identity of the run's files.
+    card
+        Content of ``model.json``.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        encoder: CellEncoder,
+        tower: Tower,
         card: dict[str, Any],
         fingerprint: str,
         device: str,
+        *,
+        text: TextTower | None = None,
     ) -> None:
-        self.config, self.fingerprint = config, fingerprint
+        self.config, self.card, self.fingerprint = config, card, fingerprint
         self.gene_ids: tuple[str, ...] = tuple(card["gene_ids"])
-        self._embedder_id: str = card["embedder"]
-        self._encoder, self._device = encoder, device
+        self._tower, self._text, self._device = tower, text, device
         self._vocabulary = {gene: at for at, gene in enumerate(self.gene_ids)}
+        self._variable = np.array(
+            [self._vocabulary[gene] for gene in card.get("variable") or []], dtype=np.int64
+        )
+
+    @property
+    def tower(self) -> Tower:
+        """The cell tower, as ``okrcell.train.towers`` builds it."""
+        return self._tower
+
+    def read(
+        self,
+        cells: CellMatrix,
+        rows: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int64],
+        *,
+        max_genes: int | None = None,
+    ) -> CellInput:
+        """Return some cells as the tower reads them, nothing hidden, on the model's device.
+
+        Parameters
+        ----------
+        columns
+            Result of :meth:`columns` for these cells.
+        max_genes
+            Fewer genes per cell than the configuration's, for speed.
+        """
+        config = self.config
+        made: CellInput
+        if config.preset == "mlp":
+            made = DenseCells(torch.from_numpy(dense(cells, rows, columns, self._variable)))
+        else:
+            made = tokenise(
+                cells,
+                rows,
+                columns,
+                n_bins=config.n_bins,
+                max_genes=min(config.max_genes, max_genes or config.max_genes),
+                key=None,
+                ids=None,
+            )
+        return made.to(self._device)
+
+    def columns(self, cells: CellMatrix, where: str = "cells") -> npt.NDArray[np.int64]:
+        """Return int64 [G]: the vocabulary's index of each column, or -1.
+
+        Raises
+        ------
+        GeneCoverageError
+            No gene is known to the model.
+        """
+        return column_tokens(cells.gene_ids, self._vocabulary, where)
 
     def encode_cells(
         self, cells: CellMatrix | AnnData, *, batch_size: int = 64
@@ -75,44 +132,34 @@ class CellTextModel:
             Negative or non-finite values.
         """
         matrix = cells if isinstance(cells, CellMatrix) else _from_anndata(cells)
-        columns = column_tokens(matrix.gene_ids, self._vocabulary, "cells")
+        columns = self.columns(matrix)
         n_cells = matrix.matrix.shape[0]
-        # Cells of similar length share a batch: less padding, same result.
-        order = np.argsort(np.diff(matrix.matrix.indptr), kind="stable")
-        vectors = np.zeros((n_cells, self._encoder.projector.out_features), dtype=np.float32)
+        vectors = np.zeros((n_cells, self._tower.projector.out_features), dtype=np.float32)
         with torch.inference_mode():
             for begin in range(0, n_cells, batch_size):
-                rows = order[begin : begin + batch_size]
-                tokens = tokenise(
-                    matrix,
-                    rows,
-                    columns,
-                    n_bins=self.config.n_bins,
-                    max_genes=self.config.max_genes,
-                    rng=None,
-                )
-                on_device = type(tokens)(*(field.to(self._device) for field in tokens))
-                vectors[rows] = self._encoder(on_device).cell.cpu().numpy()
+                rows = np.arange(begin, min(begin + batch_size, n_cells))
+                made = self._tower(self.read(matrix, rows, columns), genes=False).cell
+                vectors[rows] = made.float().cpu().numpy()
         return vectors
 
     def encode_text(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return float32 [n, E], rows of unit length, by the frozen text tower.
+        """Return float32 [n, E], rows of unit length, by the text tower as it was trained.
 
         Raises
         ------
         EmbedderError
             The text model here is not the one of training.
         """
-        embedder = load_embedder(self.config.embedder)
+        encoder = self._text if self._text is not None else load_embedder(self.config.embedder)
         # The arithmetic (last part of the id) may differ between machines, the weights may not.
-        if embedder.id.rsplit(":", 1)[0] != self._embedder_id.rsplit(":", 1)[0]:
+        if encoder.id.rsplit(":", 1)[0] != self.card["embedder"].rsplit(":", 1)[0]:
             raise EmbedderError(
                 "text tower",
-                found=embedder.id,
-                expected=self._embedder_id,
+                found=encoder.id,
+                expected=self.card["embedder"],
                 fix="Use the embedder the model was trained with.",
             )
-        return embedder.encode(texts)
+        return encoder.encode(texts)
 
 
 def _from_anndata(adata: AnnData) -> CellMatrix:

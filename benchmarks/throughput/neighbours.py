@@ -1,0 +1,202 @@
+"""Seconds that the neighbour graph and the consensus of ``cra_plus`` take at a million cells.
+
+``python benchmarks/throughput/neighbours.py [--quick]``. Cells are synthetic: vectors of 30 components in
+150 clusters of uneven size, for the search; counts with 1,000 non-zeros each, for the components. These
+are timed at a smaller size, and their seconds at a million cells are reckoned from the cells read in each
+pass. Everything runs in one process, on the machine's own number of threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+
+N_CELLS, K, N_COMPONENTS, N_TEXTS = 1_000_000, 30, 30, 1_000
+N_GENES, N_VALUES, N_VARIABLE = 20_000, 1_000, 2_000
+BAR_RECALL = 0.9
+
+
+def made_vectors(n: int, seed: int = 0) -> np.ndarray:
+    """Return float32 [n, 30], unit rows: clusters whose spread falls along the components, as scores'."""
+    rng = np.random.default_rng(seed)
+    spread = np.arange(1, N_COMPONENTS + 1, dtype=np.float32) ** -0.7
+    centres = 2 * spread * rng.standard_normal((150, N_COMPONENTS), dtype=np.float32)
+    cluster = rng.choice(150, n, p=rng.dirichlet(np.full(150, 0.5)))
+    noise = rng.standard_normal((n, N_COMPONENTS), dtype=np.float32)
+    rows = centres[cluster] + np.maximum(0.6 * spread, 0.12) * noise
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def recall(vectors: np.ndarray, found: np.ndarray, sample: int) -> float:
+    """Return the share of the exact neighbours that were found, over a sample of cells."""
+    at = np.random.default_rng(1).choice(len(vectors), sample, replace=False)
+    shared = 0
+    for part in np.array_split(at, max(sample // 100, 1)):
+        values = vectors[part] @ vectors.T
+        values[np.arange(len(part)), part] = -np.inf
+        exact = np.argpartition(-values, K, axis=1)[:, :K]
+        shared += sum(len(np.intersect1d(a, b)) for a, b in zip(exact, found[part], strict=True))
+    return shared / (sample * K)
+
+
+def timed_search(n: int, sample: int) -> dict[str, Any]:
+    from okrcell.train.graph import nearest
+
+    vectors = made_vectors(n)
+    begin = time.perf_counter()
+    found, _ = nearest(vectors, K, seed=0, exact=False)
+    seconds = time.perf_counter() - begin
+    share = recall(vectors, found, sample)
+    return {"cells": n, "seconds": round(seconds, 2), "recall": round(share, 4), "found": found}
+
+
+def timed_peer(n: int, sample: int) -> dict[str, Any]:
+    """Return the same of pynndescent, compiled beforehand."""
+    import pynndescent
+
+    def search(rows: np.ndarray) -> np.ndarray:
+        index = pynndescent.NNDescent(rows, metric="cosine", n_neighbors=K + 1, random_state=0)
+        return np.asarray(index.neighbor_graph[0])[:, 1:]
+
+    vectors = made_vectors(n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search(vectors[:5_000])
+        begin = time.perf_counter()
+        found = search(vectors)
+        seconds = time.perf_counter() - begin
+    share = recall(vectors, found, sample)
+    return {"cells": n, "seconds": round(seconds, 2), "recall": round(share, 4)}
+
+
+def timed_consensus(neighbours: np.ndarray) -> dict[str, Any]:
+    """Return the seconds of the support, made once per run, and of the refresh, once per epoch."""
+    import torch
+
+    from okrcell.train.config import TrainConfig
+    from okrcell.train.distributed import SINGLE
+    from okrcell.train.objectives.cra_plus import CraPlus
+
+    n = len(neighbours)
+    rng = np.random.default_rng(2)
+    groups = torch.from_numpy(rng.choice(N_TEXTS, n, p=rng.dirichlet(np.full(N_TEXTS, 0.5))))
+    begin = time.perf_counter()
+    made = CraPlus(
+        TrainConfig(objective="cra_plus"),
+        n,
+        N_TEXTS,
+        SINGLE,
+        prior=torch.ones(n),
+        groups=groups,
+        neighbours=torch.from_numpy(neighbours),
+    )
+    support = time.perf_counter() - begin
+    made.state.own("running").fill_(0.1)
+    begin = time.perf_counter()
+    made.start_epoch(made.config.repair_from_epoch)
+    refresh = time.perf_counter() - begin
+    kept = sum(
+        values.numel() * values.element_size()
+        for part in (made.support, made.state)
+        for values in part.buffers()
+    )
+    return {
+        "cells": n,
+        "support, seconds": round(support, 2),
+        "refresh, seconds": round(refresh, 3),
+        "bytes per pair": round(kept / n, 1),
+    }
+
+
+def timed_components(n: int) -> dict[str, Any]:
+    """Return the seconds of the components at n cells, and what they come to at a million."""
+    import pyarrow as pa
+    from scipy import sparse
+
+    from okrcell.corpus.shards import CellMatrix
+    from okrcell.train import graph, variable
+    from okrcell.train.data import Pairs
+
+    rng, stride = np.random.default_rng(3), N_GENES // N_VALUES
+    columns = np.arange(N_VALUES, dtype=np.int32) * stride
+    columns = columns + rng.integers(0, stride, (n, N_VALUES), dtype=np.int32)
+    values = rng.geometric(0.4, n * N_VALUES).astype(np.float32)
+    pointers = np.arange(n + 1, dtype=np.int32) * N_VALUES
+    matrix = sparse.csr_matrix((values, columns.ravel(), pointers), shape=(n, N_GENES))
+    genes = tuple(f"ENSG{gene:011d}" for gene in range(N_GENES))
+    zeros = np.zeros(n, dtype=np.int64)
+    pairs = Pairs(
+        cell_uids=pa.chunked_array([pa.nulls(n, pa.string())]),
+        dataset=zeros,
+        row=np.arange(n),
+        text=zeros,
+        texts=("",),
+        prior=np.ones(n, dtype=np.float32),
+        cell_type=zeros,
+        cell_types=("",),
+        donor=zeros - 1,
+        donors=(),
+        clean=np.ones(n, dtype=bool),
+        n_without_text=0,
+        matrices=(CellMatrix(matrix, genes, "counts"),),
+        columns=(np.arange(N_GENES),),
+        vocabulary=genes,
+    )
+    begin = time.perf_counter()
+    variable.choose_variable(pairs, N_VARIABLE)
+    choice = time.perf_counter() - begin
+    square = rng.standard_normal((N_VARIABLE, N_VARIABLE))
+    square = square @ square.T
+    begin = time.perf_counter()
+    graph.leading_axes(square, N_COMPONENTS, seed=0)
+    axes = time.perf_counter() - begin
+    begin = time.perf_counter()
+    graph.components(pairs, N_VARIABLE, N_COMPONENTS, seed=0)
+    passes = max(time.perf_counter() - begin - choice - axes, 0.0)
+    # Genes are chosen on at most 100,000 cells, axes fitted on 50,000; all are projected.
+    at_full = choice / n * min(N_CELLS, 100_000) + axes + passes / (2 * n) * (N_CELLS + 50_000)
+    return {
+        "cells": n,
+        "choice of genes, seconds": round(choice, 2),
+        "axes, seconds": round(axes, 2),
+        "two passes, seconds": round(passes, 2),
+        f"reckoned for {N_CELLS} cells, seconds": round(at_full, 1),
+    }
+
+
+def measure(quick: bool = False) -> dict[str, Any]:
+    """Return seconds and recall by step; ``quick`` takes a fortieth of the cells."""
+    n = 25_000 if quick else N_CELLS
+    result = {"components": timed_components(2_000 if quick else 10_000)}
+    beside = 25_000 if quick else 100_000
+    own, peer = timed_search(beside, 300), timed_peer(beside, 300)
+    own.pop("found")
+    search = own if quick else timed_search(n, 1_000)
+    neighbours = search.pop("found", None)
+    if neighbours is None:
+        neighbours = timed_search(n, 100).pop("found")
+    return result | {
+        "search": search,
+        "search beside pynndescent": own,
+        "pynndescent": peer,
+        "ratio to pynndescent": round(peer["seconds"] / own["seconds"], 2),
+        "consensus": timed_consensus(neighbours),
+        "bar, recall": BAR_RECALL,
+        "enough": search["recall"] >= BAR_RECALL,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    print(json.dumps(measure(parser.parse_args().quick), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Alignment objectives: one module each, chosen by the key ``objective``."""

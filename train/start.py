@@ -1,0 +1,94 @@
+"""Weights to start from: a run of ours, or a scGPT checkpoint; what was taken is reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from okrcell.console import say
+from okrcell.errors import ConfigError
+from okrcell.train.checkpoint import MODEL, WEIGHTS
+from okrcell.train.data import Pairs
+from okrcell.train.tokens import N_SPECIAL
+from okrcell.train.trainer import Trainer
+
+__all__ = ["start_from"]
+
+_GENES = "tower.gene.weight"
+
+
+def start_from(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
+    """Copy weights into a fresh trainer (and its momentum towers).
+
+    Returns
+    -------
+    dict
+        How many genes and tensors were taken, and which tensors are fresh.
+
+    Raises
+    ------
+    ConfigError
+        The checkpoint has another shape than the configuration.
+    """
+    if (folder / "best_model.pt").exists():
+        from okrcell.train.scgpt import init_from_scgpt
+
+        report = init_from_scgpt(trainer.tower, folder, pairs.vocabulary)
+    else:
+        report = _from_run(trainer, pairs, folder)
+    if trainer.momentum is not None:
+        trainer.momentum.reset(trainer.tower, trainer.text)
+    if trainer.world.is_main:
+        say(f"Starting from {folder}: " + ", ".join(f"{k} {v}" for k, v in report.items()))
+    return report
+
+
+@torch.no_grad()
+def _from_run(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
+    """Take a run's tower; its gene vectors by gene id, its text tower where both train one."""
+    card = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    theirs = load_file(folder / WEIGHTS)
+    own = {f"tower.{name}": value for name, value in trainer.tower.state_dict().items()}
+    if trainer.config.preset == "mlp":
+        variable = [] if pairs.variable is None else [pairs.vocabulary[at] for at in pairs.variable]
+        if variable != card["variable"]:
+            raise _other(folder, "input genes", "a run with the same variable genes")
+    for name in sorted(own.keys() - {_GENES}):
+        if name not in theirs and name.startswith("tower.types."):
+            continue
+        if name not in theirs or theirs[name].shape != own[name].shape:
+            shape = list(theirs[name].shape) if name in theirs else "nothing"
+            raise _other(folder, f"{name} {shape}", f"{list(own[name].shape)}, as the keys say")
+        own[name].copy_(theirs[name])
+    report: dict[str, Any] = {}
+    if _GENES in own:
+        rows = {gene: at for at, gene in enumerate(card["gene_ids"])}
+        special = own[_GENES][:N_SPECIAL]
+        special.copy_(theirs[_GENES][:N_SPECIAL])
+        shared = [(at, rows[gene]) for at, gene in enumerate(pairs.vocabulary) if gene in rows]
+        if not shared:
+            raise _other(
+                folder, "none of this data's genes in its vocabulary", "a run of the same species"
+            )
+        mine, from_ = (torch.tensor(part) + N_SPECIAL for part in zip(*shared, strict=True))
+        own[_GENES][mine] = theirs[_GENES][from_].to(own[_GENES].device)
+        report |= {"genes_taken": len(shared), "genes_fresh": len(pairs.vocabulary) - len(shared)}
+    text = {k.removeprefix("text."): v for k, v in theirs.items() if k.startswith("text.")}
+    if text and trainer.text.trainable:
+        trainer.text.load_trained_state(text)
+        report["text_tensors_taken"] = len(text)
+    return report
+
+
+def _other(folder: Path, found: str, expected: str) -> ConfigError:
+    return ConfigError(
+        folder,
+        found=found,
+        expected=expected,
+        fix="Set the keys of the model (preset, n_bins, norm, activation, values, embedder) as that "
+        "run has them.",
+    )
