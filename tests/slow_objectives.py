@@ -137,11 +137,12 @@ def crcl_labels(
     labels, kept = [], {}
     for i, pair in enumerate(at.pairs):
         p = sum(math.exp(log_s[i]) for log_s in both(at, i)) / 2
-        if epoch == 1:
+        p = min(1.0, p * at.groups.count(at.groups[i]))
+        if epoch == 1 or pair not in before:
             labels.append(1.0)
             kept[pair] = p
             continue
-        y = momentum * before.get(pair, 0.0) + (1 - momentum) * p
+        y = momentum * before[pair] + (1 - momentum) * p
         labels.append(0.0 if y < 0.1 else y)
         kept[pair] = labels[-1]
     return labels, kept

@@ -200,7 +200,7 @@ def test_the_log_is_cut_to_the_checkpoint(interrupted, store, tmp_path):
         "loss/align", "loss/gep", "train/tau", "train/lr", "train/alignment", "train/uniformity",
         "speed/cells_per_s", "speed/mfu", "epoch/val_accuracy",
     } <= scalars  # fmt: skip
-    assert "objective/weight" in events.Tags()["histograms"]
+    assert "objective/reliability" in events.Tags()["histograms"]
     assert [event.step for event in events.Scalars("loss/align")] == list(range(1, TOTAL + 1))
 
 

@@ -33,17 +33,17 @@ def model_card(
     history: list[dict[str, float]],
     hashes: dict[str, str],
     text_tower: str,
+    dim: int,
 ) -> str:
     """Return the card as Markdown; the same run gives the same text."""
     last = history[-1]
     figures = [(name, f"{value:.4f}") for name, value in last.items() if name != "epoch"]
-    best = max(history, key=lambda row: row.get("val_accuracy", -1.0))
+    best = max(history, key=lambda row: (row.get("val_accuracy", -1.0), -row.get("val_loss", 0.0)))
     if "val_accuracy" in best:
         figures.append(
             ("best val_accuracy", f"{best['val_accuracy']:.4f} (epoch {best['epoch']:.0f})")
         )
     noise = facts.get("noise")
-    dim = "E"
     lines = [
         "# Cell-text model trained by okrcell",
         "",

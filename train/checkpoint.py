@@ -12,15 +12,28 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from okrcell.artifacts import atomic_write, read_manifest
-from okrcell.errors import FileFormatError
+from okrcell.config import load_config
+from okrcell.errors import FileFormatError, SchemaVersionError
 from okrcell.train.config import TrainConfig
 from okrcell.train.model import CellTextModel
 from okrcell.train.text import load_text_tower
 from okrcell.train.towers import build_tower
 
-__all__ = ["BEST", "MODEL", "WEIGHTS", "load_model", "read_state", "save_state", "save_weights"]
+__all__ = [
+    "BEST",
+    "FORMAT",
+    "MODEL",
+    "WEIGHTS",
+    "load_model",
+    "read_card",
+    "read_state",
+    "save_state",
+    "save_weights",
+]
 
 WEIGHTS, BEST, MODEL = "weights.safetensors", "best.safetensors", "model.json"
+FORMAT = 2
+"""Of ``model.json`` and of the names of tensors."""
 
 
 def save_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -44,8 +57,8 @@ def load_model(run: Path, *, device: str = "cpu", weights: str = "kept") -> Cell
         The weights do not fit the configuration beside them, or there are none of the best epoch.
     """
     manifest = read_manifest(run, "run")
-    card = json.loads((run / MODEL).read_text(encoding="utf-8"))
-    config = TrainConfig.model_validate(card["config"])
+    card = read_card(run)
+    config = load_config(TrainConfig, "train", None, card["config"])
     path = run / (BEST if (weights if weights != "kept" else config.keep) == "best" else WEIGHTS)
     if path.name not in manifest.files:
         raise FileFormatError(
@@ -90,6 +103,25 @@ def _fitting(
                 fix="The folder mixes files of two runs: copy it whole, or train again.",
             )
     return tensors
+
+
+def read_card(run: Path) -> dict[str, Any]:
+    """Read ``model.json``.
+
+    Raises
+    ------
+    SchemaVersionError
+        Another version of okrcell wrote it.
+    """
+    card: dict[str, Any] = json.loads((run / MODEL).read_text(encoding="utf-8"))
+    if card.get("format") != FORMAT:
+        raise SchemaVersionError(
+            run / MODEL,
+            found=f"a model of format {card.get('format', 1)}",
+            expected=f"format {FORMAT}",
+            fix="Train again, or load it with the version of okrcell that wrote it.",
+        )
+    return card
 
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ OBJECTIVES: tuple[ObjectiveName, ...] = ObjectiveName.__args__  # type: ignore[a
 RUNTIME_KEYS = ("device", "init", "workers", "micro_batch", "checkpoint_every", "log_every")
 """Keys that say where and how a run is done; a run may be continued with others.
 
-``micro_batch`` is one of them as long as gradients are cached: then it decides nothing but memory.
+``micro_batch`` is one of them as long as gradients are cached: then the loss is that of the whole batch,
+and only dropout, which is drawn per part, differs.
 """
 
 _WITH_BANK = ("cra_paper", "cra_plus", "momentum_distill")

@@ -75,14 +75,6 @@ class World:
         """Return the mean over processes, without gradient."""
         return self.sum(values) / self.size
 
-    def share(self, value: Any) -> Any:
-        """Return the first process's value on all processes."""
-        if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
-
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over processes, in one message per dtype.
 
@@ -91,9 +83,11 @@ class World:
         """
         if self.size == 1:
             return
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        there = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
         by_kind: dict[torch.dtype, list[torch.Tensor]] = {}
-        for parameter in parameters:
-            if parameter.requires_grad:
+        for parameter, somewhere in zip(trained, self.sum(there).tolist(), strict=True):
+            if somewhere:
                 if parameter.grad is None:  # every process must send the same number of values
                     parameter.grad = torch.zeros_like(parameter)
                 by_kind.setdefault(parameter.grad.dtype, []).append(parameter.grad)
@@ -113,8 +107,9 @@ class World:
 
 SINGLE = World()
 
-_PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others before it gives up, for instance in a validation."""
+_PATIENCE = timedelta(hours=3)
+"""How long a process waits for the others, for instance while the first looks for neighbours. A process
+that dies is noticed by torchrun at once."""
 
 
 def _fresh_store() -> dict[str, Any]:

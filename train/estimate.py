@@ -15,7 +15,7 @@ from okrcell.train.flops import peak_flops
 from okrcell.train.loader import Loader
 from okrcell.train.logs import work_of
 from okrcell.train.memory import explain_memory, peak_memory
-from okrcell.train.prepare import build_trainer, prepare
+from okrcell.train.prepare import Prepared, build_trainer, prepare
 from okrcell.train.sampler import Sampler
 from okrcell.train.validate import validate
 
@@ -27,7 +27,10 @@ _MOST = 6
 
 def describe(store: Path, job: Path, config: TrainConfig) -> dict[str, Any]:
     """Say what a run would train on, without training or writing anything."""
-    prepared = prepare(store, job, config)
+    return _counts(prepare(store, job, config), config)
+
+
+def _counts(prepared: Prepared, config: TrainConfig) -> dict[str, Any]:
     pairs = prepared.pairs
     sampler = Sampler(len(pairs), config.batch_size, config.seed, config.shuffle_block)
     return {
@@ -67,8 +70,8 @@ def estimate(store: Path, job: Path, config: TrainConfig) -> dict[str, Any]:
         What ``describe`` says, and seconds per step, hours, cells and tokens per second, peak memory in
         bytes, TFLOP/s and the fraction of this machine's measured matrix rate (MFU).
     """
-    facts = describe(store, job, config)
     prepared = prepare(store, job, config)
+    facts = _counts(prepared, config)
     with explain_memory(config), tempfile.TemporaryDirectory() as scratch:
         began = time.monotonic()
         trainer = build_trainer(prepared, config, SINGLE, Path(scratch))

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
+import torch
 
 from okrcell.train.data import Pairs
-from okrcell.train.objectives.base import Objective
 
 __all__ = ["PAIRS", "pair_table"]
 
 PAIRS = "pairs.parquet"
 
 
-def pair_table(pairs: Pairs, objective: Objective) -> pa.Table:
+def pair_table(
+    pairs: Pairs, reliability: torch.Tensor | None, texts: torch.Tensor | None
+) -> pa.Table:
     """Return the table ``pairs``: one row per training pair, in their order.
 
-    Every process calls it, since the state of pairs is spread over them. ``reliability`` and
-    ``suggested`` are null where the objective keeps none; ``suggested`` is the cell type of the text
-    that fits best, ``planted`` says that noise was planted in this pair.
+    ``suggested`` is the cell type of the text that fits best, ``planted`` says that noise was planted
+    in this pair.
+
+    Parameters
+    ----------
+    reliability, texts
+        What the objective says of all pairs, null in the table where it says nothing.
     """
-    reliability, texts = objective.reliability(), objective.suggestions()
-    own = [pairs.cell_types[at] for at in pairs.cell_type]
     n = len(pairs)
     return pa.table(
         {
-            "cell_uid": pairs.uids(np.arange(n)),
-            "cell_type": own,
+            "cell_uid": pairs.cell_uids,
+            "cell_type": pa.array(np.array(pairs.cell_types, dtype=object)[pairs.cell_type]),
             "planted": ~pairs.clean,
             "reliability": _floats(reliability, n),
             "suggested": _types(pairs, texts, n),
@@ -36,13 +38,13 @@ def pair_table(pairs: Pairs, objective: Objective) -> pa.Table:
     )
 
 
-def _floats(values: Any, n: int) -> pa.Array:
+def _floats(values: torch.Tensor | None, n: int) -> pa.Array:
     if values is None:
         return pa.nulls(n, pa.float64())
     return pa.array(values.double().cpu().numpy())
 
 
-def _types(pairs: Pairs, texts: Any, n: int) -> pa.Array:
+def _types(pairs: Pairs, texts: torch.Tensor | None, n: int) -> pa.Array:
     if texts is None:
         return pa.nulls(n, pa.string())
     # The cell type that most cells with this text have: with planted noise some have another's.

@@ -13,7 +13,7 @@ from okrcell.artifacts import atomic_write, commit, file_sha256, invalidate
 from okrcell.schemas import write_table
 from okrcell.train import resume
 from okrcell.train.card import CARD, model_card
-from okrcell.train.checkpoint import BEST, MODEL, WEIGHTS, save_weights
+from okrcell.train.checkpoint import BEST, FORMAT, MODEL, WEIGHTS, save_weights
 from okrcell.train.data import SEEN, seen_cells
 from okrcell.train.export import PAIRS
 from okrcell.train.prepare import NEIGHBOURS, Prepared
@@ -30,9 +30,7 @@ def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     return tensors | {f"text.{k}": v for k, v in trainer.text.trained_state().items()}
 
 
-def facts_of(
-    prepared: Prepared, trainer: Trainer, state: resume.Progress, started: dict[str, Any]
-) -> dict[str, Any]:
+def facts_of(prepared: Prepared, trainer: Trainer, state: resume.Progress) -> dict[str, Any]:
     """Return what the manifest says of a run; nothing of it depends on the clock."""
     pairs = prepared.pairs
     return {
@@ -45,7 +43,7 @@ def facts_of(
         "steps": trainer.total_steps,
         "precision": trainer.passes.precision,
         "last_losses": state.history[-1],
-        **({"started_from": started} if started else {}),
+        **({"started_from": state.started} if state.started else {}),
         **({"noise": prepared.facts} if prepared.facts else {}),
     }
 
@@ -62,13 +60,14 @@ def write_run(
     config, pairs = trainer.config, prepared.pairs
     variable = [] if pairs.variable is None else [pairs.vocabulary[at] for at in pairs.variable]
     card = {
-        "config": config.model_dump(mode="json", exclude={"device", "workers", "init"}),
+        "format": FORMAT,
+        "config": config.identity(),
         "gene_ids": list(pairs.vocabulary),
         "variable": variable,
         "cell_types": list(pairs.cell_types) if config.cls_weight else [],
         "text_dim": trainer.text.dim,
         "embedder": trainer.text.id,
-        "tau": float(trainer.passes.tau),
+        "tau": float(trainer.passes.tau.detach()),
     }
     invalidate(out)
     files: dict[str, int | None] = {WEIGHTS: None, MODEL: None, _HISTORY: len(state.history)}
@@ -83,7 +82,9 @@ def write_run(
     files[SEEN] = write_table(out / SEEN, "seen_cells", seen_cells(prepared.original))
     files[PAIRS] = write_table(out / PAIRS, "pairs", table)
     hashes = {name: file_sha256(out / name) for name in sorted(files)}
-    card_text = model_card(config, prepared.inputs, facts, state.history, hashes, trainer.text.id)
+    card_text = model_card(
+        config, prepared.inputs, facts, state.history, hashes, trainer.text.id, trainer.text.dim
+    )
     atomic_write(out / CARD, card_text)
     files[CARD] = None
     commit(out, "run", config=config.identity(), inputs=prepared.inputs, files=files, facts=facts)

@@ -37,7 +37,12 @@ _SAME = 1 - 1e-6
 
 
 def expression_neighbours(
-    pairs: Pairs, config: TrainConfig, *, seed: int, skip_equal: bool = False
+    pairs: Pairs,
+    config: TrainConfig,
+    *,
+    seed: int,
+    skip_equal: bool = False,
+    device: str = "cpu",
 ) -> npt.NDArray[np.int32]:
     """Return int32 [n, k]: for each pair the pairs of the most similar cells, the most similar first.
 
@@ -58,7 +63,7 @@ def expression_neighbours(
         Never the pair itself; -1 where a pair has fewer than k.
     """
     scores = components(pairs, config.graph_genes, config.graph_components, seed=seed)
-    found, _ = nearest(scores, config.neighbours, seed=seed, skip_equal=skip_equal)
+    found, _ = nearest(scores, config.neighbours, seed=seed, skip_equal=skip_equal, device=device)
     return found
 
 
@@ -119,7 +124,13 @@ def _blocks(
 
 @torch.no_grad()
 def nearest(
-    vectors: _Floats, k: int, *, seed: int, skip_equal: bool = False, exact: bool | None = None
+    vectors: _Floats,
+    k: int,
+    *,
+    seed: int,
+    skip_equal: bool = False,
+    exact: bool | None = None,
+    device: str = "cpu",
 ) -> tuple[npt.NDArray[np.int32], _Floats]:
     """Return each row's nearest others by cosine: int32 [N, k] and their similarities, falling.
 
@@ -137,7 +148,6 @@ def nearest(
     tuple
         int32 [N, k], never the row itself, -1 where there are fewer; float32 [N, k], -inf there.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     points = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)).to(device)
     found = torch.full((len(points), k), -1, dtype=torch.int32, device=device)
     similar = torch.full((len(points), k), -math.inf, device=device)

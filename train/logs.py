@@ -173,5 +173,5 @@ def _events(folder: Path, step: int) -> Any:
         warnings.simplefilter("ignore")  # deprecations inside tensorboard's own imports
         from torch.utils.tensorboard import SummaryWriter
 
-    # Events after the checkpoint that a run continues from are hidden by the purge.
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    # Events after the checkpoint that a run continues from, or of a run that was thrown away, are hidden.
+    return SummaryWriter(str(folder), purge_step=step + 1)

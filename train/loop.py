@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from okrcell.artifacts import (
+    MANIFEST,
     atomic_write,
     current_manifest,
     read_note,
     writing,
 )
+from okrcell.config import load_config
 from okrcell.console import progress, say
-from okrcell.errors import ConfigError
+from okrcell.errors import ConfigError, FileFormatError, StorageError
 from okrcell.train import resume
 from okrcell.train.config import TrainConfig
 from okrcell.train.distributed import World, world_of
@@ -77,14 +79,17 @@ def train(
         manifest = current_manifest(out, "run", config=config.identity(), inputs=inputs)
         world.barrier()
         if manifest is not None:
+            if world.is_main:
+                resume.drop(out)  # a kill after the manifest leaves them
             return {"reused": True, **manifest.facts}
-        found = resume.latest(out)
         wanted = {"config": config.identity(), "inputs": inputs}
-        found = resume.usable(found, wanted, restart)
+        found = resume.usable(_unfinished(out, restart), wanted, restart)
         if world.is_main:
             _write_request(out, store, job, config)
         prepared = prepare(store, job, config)
-        facts = _finish(prepared, config, out, world, found, restart)
+        holder = [found]  # emptied once it is loaded: a checkpoint is as large as the run
+        del found
+        facts = _finish(prepared, config, out, world, holder, restart)
         world.barrier()
     return {"reused": False, **facts}
 
@@ -110,8 +115,17 @@ def continue_run(run: Path, **changes: Any) -> dict[str, Any]:
             expected="a folder in which 'okrcell train run' has begun",
             fix="Check the path, or begin with 'okrcell train run'.",
         )
-    config = TrainConfig.model_validate(request["config"]).replace(**changes)
-    return train(Path(request["store"]), Path(request["descriptions"]), run, config)
+    try:
+        keys = {**request["config"], **changes}
+        store, job = Path(request["store"]), Path(request["descriptions"])
+    except (KeyError, TypeError):
+        raise FileFormatError(
+            run / REQUEST,
+            found="a request without store, descriptions or config",
+            expected="the file as okrcell wrote it",
+            fix="Run 'okrcell train run' again with the arguments of the run.",
+        ) from None
+    return train(store, job, run, load_config(TrainConfig, "train", None, keys))
 
 
 def _claim(out: Path, world: World) -> AbstractContextManager[object]:
@@ -122,7 +136,8 @@ def _write_request(out: Path, store: Path, job: Path, config: TrainConfig) -> No
     request = {
         "store": str(Path(store).resolve()),
         "descriptions": str(Path(job).resolve()),
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json")
+        | ({"init": str(Path(config.init).resolve())} if config.init is not None else {}),
     }
     atomic_write(out / REQUEST, json.dumps(request, indent=1, sort_keys=True) + "\n")
 
@@ -132,15 +147,14 @@ def _finish(
     config: TrainConfig,
     out: Path,
     world: World,
-    found: resume.Checkpoint | None,
+    holder: list[resume.Checkpoint | None],
     restart: bool,
 ) -> dict[str, Any]:
     """Build, load, take all steps that are left, and write the run."""
     with explain_memory(config):
         trainer = build_trainer(prepared, config, world, out)
         identity = _identity(prepared, config, trainer)
-        started: dict[str, Any] = {}
-        found = resume.usable(found, identity, restart)
+        found = resume.usable(holder.pop(), identity, restart)
         if found is not None:
             state = resume.load(trainer, found, trainer.total_steps)
         else:
@@ -149,19 +163,47 @@ def _finish(
                 resume.drop(out)
             state = resume.Progress(sums=[0.0] * (len(PARTS) + 1))
             if config.init is not None:
-                started = start_from(trainer, prepared.pairs, Path(config.init))
+                state.started = start_from(trainer, prepared.pairs, Path(config.init))
         del found
         if world.is_main and prepared.pairs.n_without_text:
             say(
                 f"{prepared.pairs.n_without_text} training cells have no accepted description "
                 "and are left out"
             )
+        _check_together(state.step, world)
         _steps(prepared, trainer, state, out, identity)
-    facts = facts_of(prepared, trainer, state, started)
-    table = pair_table(prepared.pairs, trainer.objective)  # every process: it gathers
+    facts = facts_of(prepared, trainer, state)
+    # Every process: the state of pairs is spread over them.
+    known = trainer.objective.reliability(), trainer.objective.suggestions()
     if world.is_main:
-        write_run(prepared, trainer, state, out, facts, table)
+        write_run(prepared, trainer, state, out, facts, pair_table(prepared.pairs, *known))
     return facts
+
+
+def _unfinished(out: Path, restart: bool) -> resume.Checkpoint | None:
+    """Return the newest checkpoint, unless it belongs to the finished run in the folder."""
+    found = resume.latest(out, restart)
+    done = read_note(out / MANIFEST)
+    if found is not None and done:
+        identity = found.facts["identity"]
+        if all(identity[part] == done.get(part) for part in ("config", "inputs")):
+            return None
+    return found
+
+
+def _check_together(step: int, world: World) -> None:
+    """Refuse to go on where processes have found different checkpoints."""
+    if world.size == 1:
+        return
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    steps = world.gather(torch.tensor([step], device=device)).tolist()
+    if len(set(steps)) > 1:
+        raise StorageError(
+            "run folder",
+            found=f"checkpoints of different steps on different processes ({steps})",
+            expected="one folder that all processes see alike",
+            fix="Put the run on a shared file system, and run again once all see the same files.",
+        )
 
 
 def _identity(prepared: Prepared, config: TrainConfig, trainer: Trainer) -> dict[str, Any]:
@@ -192,20 +234,22 @@ def _steps(
         log = RunLog(
             out, state.step, peak_flops(trainer.device, trainer.passes.precision) * world.size
         )
-    rates = _Rates()
+    rates, start = _Rates(), state.step
     batches = Loader(pairs, config, sampler, world, start=state.step, stop=total).__iter__()
     try:
         with _bar(name, total, world) as advance:
             advance(state.step)
             for number, batch in batches:
-                if number % per_epoch == 0 or number == state.step:
+                if number % per_epoch == 0 or number == start:
                     epoch = number // per_epoch + 1
                     trainer.start_epoch(epoch)
                 if number % per_epoch == 0:
                     trainer.objective.start_epoch(epoch)
                 report = trainer.take(number, batch)
                 watch.check(number, report, lambda rows=batch.pairs: pairs.uids(rows))  # type: ignore[misc]
-                gap = chance_gap(report.cells_nE, report.texts_nE, float(trainer.passes.tau))
+                gap = chance_gap(
+                    report.cells_nE, report.texts_nE, float(trainer.passes.tau.detach())
+                )
                 gap = float(world.mean(torch.tensor(gap, device=trainer.device)))
                 values = [*report.parts.tolist(), gap]
                 state.sums = [old + new for old, new in zip(state.sums, values, strict=True)]
@@ -217,7 +261,8 @@ def _steps(
                     rates.add(log.count(batch.cells, trainer))
                     if state.step % config.log_every == 0 or state.step == total:
                         log.write(state.step, epoch, report, _more(trainer, gap))
-                if state.step % config.checkpoint_every == 0 and state.step < total:
+                # At the end too: what is left then, to write the run, may fail or be killed.
+                if state.step % config.checkpoint_every == 0 or state.step == total:
                     resume.save(out, trainer, state, identity)
                 advance(1, f"loss {report.loss:.3f}, {rates}")
     finally:
@@ -228,7 +273,7 @@ def _steps(
 
 def _more(trainer: Trainer, gap: float) -> dict[str, float]:
     lr = trainer.optimiser.param_groups[0]["lr"]
-    return {"tau": float(trainer.passes.tau), "lr": lr, "match_nats_above_chance": gap}
+    return {"tau": float(trainer.passes.tau.detach()), "lr": lr, "match_nats_above_chance": gap}
 
 
 class _Rates:

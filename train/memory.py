@@ -36,9 +36,9 @@ def explain_memory(config: TrainConfig) -> Iterator[None]:
             found="too little of it for this step",
             expected=f"room for {size} cells of up to {config.max_genes} genes at once"
             + (f" and a bank of {config.bank_size}" if config.with_bank else ""),
-            fix=f"Set micro_batch to {max(size // 2, 1)} or less and run again: with 'grad_cache' the loss "
-            "stays that of the whole batch, and the run goes on from its last checkpoint. Or lower "
-            "max_genes or bank_size, or take a smaller preset, and begin anew with --restart.",
+            fix=f"Set micro_batch to {max(size // 2, 1)} or less and run again: with 'grad_cache' (the default) "
+            "the loss stays that of the whole batch, and the run goes on from its last checkpoint. Or "
+            "lower max_genes or bank_size, or take a smaller preset, and begin anew with --restart.",
         ) from None
 
 

@@ -95,10 +95,8 @@ class Passes:
 
     @property
     def tau(self) -> torch.Tensor:
-        """Temperature, between 0.01 and 0.5 where it is learnt."""
-        if not self.config.learn_tau:
-            return self.log_tau.exp()
-        return self.log_tau.clamp(math.log(0.01), math.log(0.5)).exp()
+        """Temperature; where it is learnt, a step leaves it between 0.01 and 0.5."""
+        return self.log_tau.exp()
 
     def run(
         self, cells: CellInput, pairs: torch.Tensor, groups: torch.Tensor, moment: Moment
@@ -189,6 +187,8 @@ class Passes:
     def _joint_hidden(self, cells: CellInput) -> float:
         if not self._with_genes() or not isinstance(cells, PackedCells):
             return 0.0
+        if self.world.size == 1:
+            return float(len(cells.hidden_genes))
         return float(
             self.world.sum(torch.tensor(float(len(cells.hidden_genes)), device=self.device))
         )

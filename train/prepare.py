@@ -95,6 +95,7 @@ def prepare(store: Path, job: Path, config: TrainConfig) -> Prepared:
     TrainingError
         Fewer than two distinct texts, or no pair at all.
     """
+    _check_sense(config)
     texts = load_texts(store, job, config.text_source)
     pairs = load_pairs(store, texts)
     if len(pairs.texts) < 2:
@@ -104,19 +105,49 @@ def prepare(store: Path, job: Path, config: TrainConfig) -> Prepared:
             expected="at least two cell types to tell apart",
             fix="Add cells of other types, or hold out fewer.",
         )
+    original = pairs
+    pairs, facts = _with_noise(pairs, config)
     if config.preset == "mlp":
         pairs = with_variable(pairs, config.hvgs)
     validation = load_pairs(store, texts, "validation", like=pairs)
-    original = pairs
-    facts: dict[str, Any] = {}
-    if config.mismatch or config.expression_noise:
-        # Validation is as noisy as training: nobody who has noisy pairs has clean ones to stop by.
-        pairs, facts = _with_noise(pairs, config)
-        if len(validation):
-            validation, _ = _with_noise(validation, config)
+    if facts and len(validation):
+        # As noisy as training: nobody who has noisy pairs has clean ones to stop by.
+        try:
+            validation, facts["validation"] = _with_noise(validation, config)
+        except TrainingError as error:
+            facts["validation"] = f"left as it is: {error.found}"
     judged = choose_validation(validation, config.validation_cells, config.seed)
+    if config.keep == "best" and not len(judged):
+        raise ConfigError(
+            "keep",
+            found="'best' without validation cells",
+            expected="validation cells to choose by, or 'last'",
+            fix="Give the store a validation split and 'validation_cells' above 0, or set keep = 'last'.",
+        )
     inputs = {**texts.inputs, **_start_input(config.init)}
     return Prepared(pairs, original, validation, judged, inputs, facts)
+
+
+def _check_sense(config: TrainConfig) -> None:
+    """Refuse keys that leave nothing to learn, or that contradict each other."""
+    weights = [config.align_weight, config.cls_weight]
+    if config.preset != "mlp":
+        weights += [config.gep_weight, config.gepc_weight]
+    if not any(weights):
+        raise ConfigError(
+            "align_weight",
+            found="no loss of a weight above 0"
+            + (" (mlp has no gene losses)" * (config.preset == "mlp")),
+            expected="something to learn",
+            fix="Set align_weight, gep_weight, gepc_weight or cls_weight above 0.",
+        )
+    if config.mismatch and config.cls_weight:
+        raise ConfigError(
+            "cls_weight",
+            found="a loss on true cell types beside planted mismatches",
+            expected="one of the two",
+            fix="Set cls_weight = 0: it would tell the model what the planted noise hides.",
+        )
 
 
 def _with_noise(pairs: Pairs, config: TrainConfig) -> tuple[Pairs, dict[str, Any]]:
@@ -151,11 +182,12 @@ def _start_input(init: str | None) -> dict[str, str]:
 def build_trainer(prepared: Prepared, config: TrainConfig, world: World, run: Path) -> Trainer:
     """Build towers, objective and optimiser; the neighbour graph is kept in the run's folder."""
     device = device_of(config)
-    if device == "cuda":
-        torch.set_float32_matmul_precision("high")
     precision = fast_precision(device) if config.precision == "auto" else config.precision
     pairs = prepared.pairs
     sampler = Sampler(len(pairs), config.batch_size, config.seed, config.shuffle_block)
+    sampler.rows(
+        0, 0, world.rank, world.size
+    )  # refuses a batch that does not divide, before any work
     torch.manual_seed(config.seed)
     text = load_text_tower(config, pairs.texts, device=device)
     n_types = len(pairs.cell_types) if config.cls_weight else 0
@@ -191,12 +223,16 @@ def _neighbours(
     prepared: Prepared, config: TrainConfig, world: World, run: Path
 ) -> npt.NDArray[np.int32]:
     """Return int32 [n, k]; the first process searches, the others read its file."""
+    if not config.consensus:
+        return np.zeros((len(prepared.pairs), 0), dtype=np.int32)
     path = run / f"{_graph_key(prepared, config)}.{NEIGHBOURS}"
     if world.is_main and not path.exists():
         from okrcell.artifacts import atomic_path
 
         say(f"Looking for {config.neighbours} neighbours of {len(prepared.pairs)} cells")
-        found = expression_neighbours(prepared.pairs, config, seed=config.seed)
+        found = expression_neighbours(
+            prepared.pairs, config, seed=config.seed, device=device_of(config)
+        )
         with atomic_path(path) as temporary, temporary.open("wb") as handle:
             np.save(handle, found)
     world.barrier()

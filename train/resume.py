@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from okrcell.console import say
-from okrcell.errors import ConfigError, FileFormatError
+from okrcell.errors import ConfigError, FileFormatError, InternalError
 from okrcell.train.checkpoint import read_state, save_state
 from okrcell.train.pair_state import gather_pair_states, restore_pair_states
 from okrcell.train.trainer import Trainer
@@ -48,6 +48,8 @@ class Progress:
         Memory of the watch.
     best
         Weights at the best validation so far; empty before the first.
+    started
+        What the weights were started from.
     """
 
     step: int = 0
@@ -55,6 +57,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     watch: dict[str, Any] = field(default_factory=dict)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+    started: dict[str, Any] = field(default_factory=dict)
 
 
 def newest(run: Path) -> list[Path]:
@@ -69,7 +72,14 @@ def drop(run: Path) -> None:
 
 
 def save(run: Path, trainer: Trainer, progress: Progress, identity: dict[str, Any]) -> None:
-    """Write a checkpoint; every process calls it, the first one writes."""
+    """Write a checkpoint; every process calls it, the first one writes.
+
+    Raises
+    ------
+    InternalError
+        Processes hold different momentum towers or banks.
+    """
+    _check_equal(trainer)
     tensors = _tensors(trainer)
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
     facts = {
@@ -79,6 +89,8 @@ def save(run: Path, trainer: Trainer, progress: Progress, identity: dict[str, An
         "sums": progress.sums,
         "history": progress.history,
         "watch": progress.watch,
+        "started": progress.started,
+        "precision": trainer.passes.precision,
     }
     if trainer.world.is_main:
         save_state(run / f"resume-{progress.step:09d}.safetensors", tensors, facts)
@@ -87,13 +99,13 @@ def save(run: Path, trainer: Trainer, progress: Progress, identity: dict[str, An
     trainer.world.barrier()
 
 
-def latest(run: Path) -> Checkpoint | None:
+def latest(run: Path, restart: bool = False) -> Checkpoint | None:
     """Read the newest checkpoint that is whole; None where there is none.
 
     Raises
     ------
     FileFormatError
-        All checkpoints are damaged.
+        All checkpoints are damaged, and nobody said to begin anew.
     """
     damage: FileFormatError | None = None
     for path in newest(run):
@@ -102,7 +114,7 @@ def latest(run: Path) -> Checkpoint | None:
         except FileFormatError as error:
             damage = error
             say(f"warning: {path.name} is damaged; looking for the checkpoint before it.")
-    if damage is not None:
+    if damage is not None and not restart:
         raise damage
     return None
 
@@ -169,19 +181,37 @@ def load(trainer: Trainer, found: Checkpoint, total: int) -> Progress:
     groups = trainer.optimiser.state_dict()["param_groups"]
     trainer.optimiser.load_state_dict({"state": slots, "param_groups": groups})
     if trainer.world.is_main:
-        other = facts["world"] != trainer.world.size
-        say(
-            f"Continuing at step {facts['step']} of {total}."
-            + (
-                f" {trainer.world.size} process(es) now, {facts['world']} before: the same batches "
-                "and masks, other dropout."
-                if other
-                else ""
+        now, then = trainer.world.size, facts["world"]
+        told = f"Continuing at step {facts['step']} of {total}."
+        if now != then:
+            told += (
+                f" {now} process(es) now, {then} before: the same batches and masks, other dropout."
             )
-        )
+        if trainer.passes.precision != facts["precision"]:
+            told += f" In {trainer.passes.precision} now, in {facts['precision']} before."
+        say(told)
     return Progress(
-        facts["step"], facts["sums"], facts["history"], facts["watch"], _below(tensors, "best.")
+        step=facts["step"],
+        sums=facts["sums"],
+        history=facts["history"],
+        watch=facts["watch"],
+        best=_below(tensors, "best."),
+        started=facts["started"],
     )
+
+
+def _check_equal(trainer: Trainer) -> None:
+    """Compare the checksums of momentum towers and banks, which all processes keep alike."""
+    if trainer.momentum is None or trainer.world.size == 1:
+        return
+    sums = trainer.world.gather(trainer.momentum.checksum())
+    if bool((sums != sums[0]).any()):
+        raise InternalError(
+            "memory banks",
+            found=f"{len(set(sums.tolist()))} different states on {trainer.world.size} processes",
+            expected="the same on all",
+            fix="Continue from the last checkpoint, and report this.",
+        )
 
 
 def _tensors(trainer: Trainer) -> dict[str, torch.Tensor]:

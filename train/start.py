@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from safetensors.torch import load_file
 
 from okrcell.console import say
 from okrcell.errors import ConfigError
-from okrcell.train.checkpoint import MODEL, WEIGHTS
+from okrcell.train.checkpoint import BEST, WEIGHTS, read_card
 from okrcell.train.data import Pairs
 from okrcell.train.tokens import N_SPECIAL
 from okrcell.train.trainer import Trainer
@@ -19,6 +18,7 @@ from okrcell.train.trainer import Trainer
 __all__ = ["start_from"]
 
 _GENES = "tower.gene.weight"
+_ARCHITECTURE = ("preset", "n_bins", "norm", "activation", "values")
 
 
 def start_from(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
@@ -50,15 +50,17 @@ def start_from(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
 @torch.no_grad()
 def _from_run(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
     """Take a run's tower; its gene vectors by gene id, its text tower where both train one."""
-    card = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    theirs = load_file(folder / WEIGHTS)
+    card = read_card(folder)
+    _check_shape(trainer, card, folder)
+    kept = BEST if card["config"]["keep"] == "best" else WEIGHTS
+    theirs = load_file(folder / kept)
     own = {f"tower.{name}": value for name, value in trainer.tower.state_dict().items()}
     if trainer.config.preset == "mlp":
         variable = [] if pairs.variable is None else [pairs.vocabulary[at] for at in pairs.variable]
         if variable != card["variable"]:
             raise _other(folder, "input genes", "a run with the same variable genes")
     for name in sorted(own.keys() - {_GENES}):
-        if name not in theirs and name.startswith("tower.types."):
+        if name.startswith("tower.types."):
             continue
         if name not in theirs or theirs[name].shape != own[name].shape:
             shape = list(theirs[name].shape) if name in theirs else "nothing"
@@ -77,6 +79,7 @@ def _from_run(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
         mine, from_ = (torch.tensor(part) + N_SPECIAL for part in zip(*shared, strict=True))
         own[_GENES][mine] = theirs[_GENES][from_].to(own[_GENES].device)
         report |= {"genes_taken": len(shared), "genes_fresh": len(pairs.vocabulary) - len(shared)}
+    report |= _types(own, theirs, card["cell_types"], pairs.cell_types)
     text = {k.removeprefix("text."): v for k, v in theirs.items() if k.startswith("text.")}
     if text and trainer.text.trainable:
         trainer.text.load_trained_state(text)
@@ -84,11 +87,40 @@ def _from_run(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
     return report
 
 
+def _types(
+    own: dict[str, torch.Tensor],
+    theirs: dict[str, torch.Tensor],
+    their_types: list[str],
+    types: tuple[str, ...],
+) -> dict[str, Any]:
+    """Take the rows of the cell type head by name; those of other types stay fresh."""
+    if "tower.types.weight" not in own:
+        return {}
+    rows = {name: at for at, name in enumerate(their_types)}
+    shared = [(at, rows[name]) for at, name in enumerate(types) if name in rows]
+    for mine, from_ in shared:
+        for part in ("tower.types.weight", "tower.types.bias"):
+            own[part][mine] = theirs[part][from_].to(own[part].device)
+    return {"types_taken": len(shared), "types_fresh": len(types) - len(shared)}
+
+
+def _check_shape(trainer: Trainer, card: dict[str, Any], folder: Path) -> None:
+    """Refuse a run whose tower would compute something else with the same tensors."""
+    theirs, own = card["config"], trainer.config.identity()
+    for key in _ARCHITECTURE:
+        if theirs[key] != own[key]:
+            raise _other(folder, f"{key} = {theirs[key]}", f"{own[key]}, as the keys say")
+    if card["embedder"].rsplit(":", 1)[0] != trainer.text.id.rsplit(":", 1)[0]:
+        raise _other(folder, f"the text tower {card['embedder']}", trainer.text.id)
+    if theirs["stage"] != "1" and not trainer.text.trainable:
+        raise _other(folder, "a run whose text tower was trained", "stage 2 or both here too")
+
+
 def _other(folder: Path, found: str, expected: str) -> ConfigError:
     return ConfigError(
         folder,
         found=found,
         expected=expected,
-        fix="Set the keys of the model (preset, n_bins, norm, activation, values, embedder) as that "
-        "run has them.",
+        fix="Set the keys of the model (preset, n_bins, norm, activation, values, embedder, stage) as "
+        "that run has them.",
     )

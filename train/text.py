@@ -123,8 +123,9 @@ class TextTower(nn.Module):
 
     def freeze(self) -> None:
         """Stop training: vectors come from the table."""
+        if not self.frozen:
+            self._table = None
         self._set_frozen(True)
-        self._table = None
 
     def unfreeze(self) -> None:
         """Train from now on.

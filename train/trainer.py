@@ -112,6 +112,10 @@ class Trainer:
         loss = float(values @ self.passes.weights())
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimiser.step()
+            if config.learn_tau:
+                # After the step, not inside the loss, where it would have no way back.
+                with torch.no_grad():
+                    self.log_tau.clamp_(math.log(0.01), math.log(0.5))
             if self.momentum is not None and keys is not None:
                 self.momentum.push(*keys, *joint)
         cells_nE, texts_nE, log = kept
@@ -122,7 +126,8 @@ class Trainer:
         warm = min(1.0, (number + 1) / config.warmup_steps) if config.warmup_steps else 1.0
         for group in self.optimiser.param_groups:
             base = config.stage2_lr if group["text"] else config.lr
-            group["lr"] = base * config.lr_decay**epoch * warm
+            since = max(0, epoch - config.text_from) if group["text"] else epoch
+            group["lr"] = base * config.lr_decay**since * warm
 
     @torch.no_grad()
     def _keys(

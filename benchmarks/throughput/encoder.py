@@ -12,7 +12,6 @@ all of them; figures are ratios to the faster BertModel in the same process.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from output import publish
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,6 +30,7 @@ from okrcell.train.flops import cost, fast_precision, peak_flops
 from okrcell.train.towers import build_tower
 
 N_GENES, TEXT_DIM, LONGEST = 20_000, 384, 1_200
+BAR, MOMENTUM = 2, "momentum forward, share of the step"
 BERT_DROPOUT = "BertModel, attention dropout 0.1 (its default)"
 SLOW = (BERT_DROPOUT, "nn.TransformerEncoder")
 
@@ -279,8 +280,42 @@ def main() -> None:
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--out", type=Path, default=Path("encoder.json"), help="JSON for the page")
     arguments = parser.parse_args()
-    print(json.dumps(measure(**vars(arguments)), indent=1))
+    cells = None if arguments.data is None else arguments.data / "cells"
+    found = measure(arguments.quick, cells, arguments.preset, arguments.clock)
+    columns = list(found["rows"][0])
+    columns += ["share of matrix rate"] * ("share of matrix rate" not in columns)
+    momentum = [[name, f"{share:.2f}"] for name, share in found[MOMENTUM].items()]
+    publish(
+        {
+            "title": "The cell tower beside a padded BertModel",
+            "command": "python benchmarks/throughput/run.py --data ../shared/data --only encoder",
+            "tables": [
+                {
+                    "caption": f"Forward and backward pass, preset {found['preset']}, {found['lengths']}; "
+                    f"{found['threads']} threads",
+                    "columns": columns,
+                    "rows": [[row.get(name, "") for name in columns] for row in found["rows"]],
+                },
+                {
+                    "caption": "The momentum tower's forward pass, as a share of the step with it",
+                    "columns": ["view", "share"],
+                    "rows": momentum,
+                },
+            ],
+            "notes": [
+                f"Bar: at least {BAR} times the faster BertModel in the same process.",
+                f"All predict the bins of the same hidden genes; {found['padding of the peers']:.0%} of the "
+                "peers' tokens are padding.",
+                f"{found['operations per cell, training'] / 1e9:.2f} GFLOP per cell; the share of the matrix "
+                "rate is of a product of large matrices in the same arithmetic.",
+                f"Faster precision here: {found['faster precision']}; 'auto' takes "
+                f"{found['fast_precision says']}.",
+            ],
+        },
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":

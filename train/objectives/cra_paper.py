@@ -49,7 +49,7 @@ class CraPaper(Objective):
         self.register_buffer("spread_sums", torch.zeros(3, dtype=torch.float64))
 
     def forward(self, step: Step) -> Alignment:
-        """Return the loss; ``weight`` is W, ``difficulty`` is d in nats."""
+        """Return the loss; ``reliability`` is W, ``difficulty`` is d in nats."""
         config = self.config
         at_sigma = config.cca and (config.learn_tau or config.sigma != config.tau)
         tangents = config.cca and config.negative_weight > 0
@@ -70,7 +70,7 @@ class CraPaper(Objective):
                 loss = loss + config.negative_weight * negative
         else:  # the ablation without CCA: plain contrast, still with the bank
             loss = -weight * own / 2
-        log["weight"] = weight
+        log["reliability"] = weight
         if config.psw:
             joint = step.world.gather(difficulty)
             curriculum = sample_weights(joint, step.progress, config)[step.own]

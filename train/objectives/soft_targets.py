@@ -37,8 +37,8 @@ class Targets(NamedTuple):
 def candidate_texts(step: Step, targets: Targets, most: int) -> torch.Tensor:
     """Return int64 [C], ascending: the distinct texts that cells are matched against in this step.
 
-    All T texts where there are at most ``most``. Else the texts of the joint batch and those their
-    targets name, always; then texts of the bank, and a draw from the rest, until there are ``most``.
+    All T texts where there are at most ``most``. Else the texts of the joint batch and of their
+    supports, always; then texts of the bank, and a draw from the rest, until there are ``most``.
     The draw is a function of the joint batch and the epoch alone: the same on every process and after
     a resume.
     """
@@ -47,7 +47,7 @@ def candidate_texts(step: Step, targets: Targets, most: int) -> torch.Tensor:
         return torch.arange(n_texts, device=device)
     chosen = torch.zeros(n_texts, dtype=torch.bool, device=device)
     chosen[step.groups_N] = True
-    chosen[targets.texts_NS[targets.shares_NS > 0]] = True
+    chosen[targets.texts_NS] = True
     seed = (int(step.pairs_N.sum()) * 1_000_003 + step.epoch) % 2**63
     order = torch.randperm(n_texts, generator=torch.Generator().manual_seed(seed)).to(device)
     if step.bank is not None:
@@ -123,7 +123,8 @@ def contrast(
     asked_C[place_NS[:, 0]] = True
     anchors_U = (asked_C & (mass_C > 0)).nonzero().squeeze(1)
     if not len(anchors_U):
-        return to_text_n, to_text_n.sum() * 0
+        # Every process must have the joint cells in its graph: their gradient is gathered.
+        return to_text_n, step.all_cells_NE.sum() * 0
     bank = step.bank if targets.bank_Q is not None else None
     keys = step.all_cells_NE if bank is None else torch.cat([step.all_cells_NE, bank.cells])
     # The short side is divided by the temperature, not the product: one [U, N + Q] array less.
