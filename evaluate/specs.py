@@ -213,7 +213,9 @@ def _of_runs(name: str, folders: Sequence[Path], remember: _Texts, open_model: O
             check_unseen(data, folder, getattr(model, "gene_ids", data.matrix.gene_ids))
         where = "" if own and own == data.cells_sha256 else ", on other cells than these"
         output = baselines.trained(name, model, data, texts=_kind(source), about=about + where)
-        key = f"embedder {model.config.embedder}" if coverage is not None else f"run {folder}"
+        # Runs share the vectors of a text tower that was not trained.
+        shared = coverage is not None and model.config.stage == "1"
+        key = f"embedder {model.config.embedder}" if shared else f"run {folder}"
         encode = remember.once(key, model.encode_text)
         if own and own == data.cells_sha256:
             _check_learnt(output, encode, data)

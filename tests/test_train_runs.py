@@ -398,7 +398,7 @@ def test_mlp_and_a_start_from_a_run(store, run, tmp_path):
     assert facts["started_from"] == {"genes_taken": 759, "genes_fresh": 0}
     history = json.loads((run / "history.json").read_text())
     assert facts["last_losses"]["val_loss"] == pytest.approx(history[-1]["val_loss"], abs=0.05)
-    with pytest.raises(ConfigError, match=r"tower\..* \[.*\]; expected"):
+    with pytest.raises(ConfigError, match="found preset = tiny; expected small"):
         loop.train(store, tmp_path, tmp_path / "x", onward.replace(preset="small"))
 
 

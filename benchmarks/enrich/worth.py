@@ -233,7 +233,6 @@ def train_all(
                 jobs[text],
                 out,
                 TrainConfig(**(TRAINING | keys), seed=seed),
-                embedder=embedder,
             )
             method = trained(text, load(out), data[text], texts="description", about="")
             runs.setdefault((text, objective), []).append(measure(method, data[text]))
