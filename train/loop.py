@@ -155,10 +155,11 @@ def _finish(
         trainer = build_trainer(prepared, config, world, out)
         identity = _identity(prepared, config, trainer)
         found = resume.usable(holder.pop(), identity, restart)
+        # All have looked for checkpoints by now: the first process may remove what is of no use.
+        _check_together(found.facts["step"] if found is not None else 0, world)
         if found is not None:
             state = resume.load(trainer, found, trainer.total_steps)
         else:
-            world.barrier()  # nobody may still be looking for checkpoints
             if world.is_main:
                 resume.drop(out)
             state = resume.Progress(sums=[0.0] * (len(PARTS) + 1))
@@ -170,7 +171,6 @@ def _finish(
                 f"{prepared.pairs.n_without_text} training cells have no accepted description "
                 "and are left out"
             )
-        _check_together(state.step, world)
         _steps(prepared, trainer, state, out, identity)
     facts = facts_of(prepared, trainer, state)
     # Every process: the state of pairs is spread over them.
