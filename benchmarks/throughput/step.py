@@ -31,6 +31,8 @@ from okrcell.train.prepare import build_trainer, prepare
 from okrcell.train.sampler import Sampler
 
 FILE = "pbmc_facs_10pop.h5ad"
+SIZES = {"tiny": 448, "paper": 224}
+"""Cells per step."""
 ARMS: dict[str, dict[str, Any]] = {
     "infonce, batch only": {"objective": "infonce"},
     "infonce, bank, full view": {"objective": "infonce", "bank": True},
@@ -156,7 +158,11 @@ def objective_alone(n: int, bank: int, turns: int) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--presets", nargs="+", choices=SIZES, default=["tiny"])
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument(
+        "--large", action="store_true", help="also 4,096 pairs and a bank of 65,536"
+    )
     parser.add_argument("--out", type=Path, default=Path("step.json"), help="JSON for the page")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -164,10 +170,12 @@ def main() -> None:
         store = store_of(arguments.data, scratch)
         rows = [
             row
-            for preset, size, more in (("tiny", 448, 2), ("paper", 224, 1))
-            for row in timed(store, scratch, preset, size, arguments.turns * more)
+            for preset in arguments.presets
+            for row in timed(store, scratch, preset, SIZES[preset], arguments.turns)
         ]
-    alone = objective_alone(448, 4096, 8) + objective_alone(4096, 65536, 1)
+    alone = objective_alone(448, 4096, 8)
+    if arguments.large:
+        alone += objective_alone(4096, 65536, 1)
     publish(
         {
             "title": "Whole steps on real cells",
