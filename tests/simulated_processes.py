@@ -17,6 +17,28 @@ from okrcell.train import distributed
 from okrcell.train.distributed import World
 
 
+def in_threads(size: int, work: Callable[[int], Any], barrier: threading.Barrier) -> list[Any]:
+    """Run `work(rank)` in a thread per rank; return the results in order, raise the first error."""
+    results: list[Any] = [None] * size
+    errors: list[BaseException] = []
+
+    def one(rank: int) -> None:
+        try:
+            results[rank] = work(rank)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
 @contextmanager
 def simulated(size: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
     """Give `run(work)`, which calls work(world) once per rank and returns the results in order."""
@@ -39,25 +61,11 @@ def simulated(size: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
             part.copy_(found)
 
     def run(work: Callable[[World], Any]) -> list[Any]:
-        results: list[Any] = [None] * size
-        errors: list[BaseException] = []
-
-        def one(rank: int) -> None:
+        def one(rank: int) -> Any:
             rank_of.rank = rank
-            try:
-                results[rank] = work(World(rank, size))
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                errors.append(error)
-                barrier.abort()
+            return work(World(rank, size))
 
-        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-        return results
+        return in_threads(size, one, barrier)
 
     with monkeypatch.context() as patch:
         patch.setattr(distributed.dist, "all_reduce", all_reduce)

@@ -21,12 +21,18 @@ from okrcell.train.objectives.matching import match_own
 from okrcell.train.objectives.registry import OBJECTIVES, build_objective
 from okrcell.train.pair_state import gather_pair_states, restore_pair_states
 
-_SPEC = importlib.util.spec_from_file_location(
-    "slow_objectives", Path(__file__).parent / "slow_objectives.py"
-)
-slow = importlib.util.module_from_spec(_SPEC)
-sys.modules["slow_objectives"] = slow  # a dataclass looks its module up
-_SPEC.loader.exec_module(slow)
+
+def beside(name):
+    """Load a module of this folder, which is no package."""
+    path = Path(__file__).parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks its module up
+    spec.loader.exec_module(module)
+    return module
+
+
+slow, processes = beside("slow_objectives"), beside("simulated_processes")
 
 N_PAIRS, N_TEXTS, DIM = 12, 5, 4
 
@@ -534,23 +540,10 @@ class Together(World):
 
 def in_threads(size, work):
     """Run ``work(world)`` once per rank; return the results in rank order."""
-    table, barrier, results, errors = [None] * size, threading.Barrier(size), [None] * size, []
-
-    def run(rank):
-        try:
-            results[rank] = work(Together(rank, size, table, barrier))
-        except Exception as error:  # noqa: BLE001
-            errors.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+    table, barrier = [None] * size, threading.Barrier(size)
+    return processes.in_threads(
+        size, lambda rank: work(Together(rank, size, table, barrier)), barrier
+    )
 
 
 @pytest.mark.parametrize("size", [2, 4])

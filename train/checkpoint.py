@@ -24,6 +24,7 @@ __all__ = [
     "FORMAT",
     "MODEL",
     "WEIGHTS",
+    "below",
     "load_model",
     "read_card",
     "read_state",
@@ -70,8 +71,8 @@ def load_model(run: Path, *, device: str = "cpu", weights: str = "kept") -> Cell
     width = len(card["variable"] or card["gene_ids"])
     tower = build_tower(config, width, card["text_dim"], len(card["cell_types"]))
     tensors = load_tensors(path.read_bytes())
-    text_state = _below(tensors, "text.")
-    report = tower.load_state_dict(_fitting(path, tower, _below(tensors, "tower.")), strict=False)
+    text_state = below(tensors, "text.")
+    report = tower.load_state_dict(_fitting(path, tower, below(tensors, "tower.")), strict=False)
     odd = [name for name in tensors if not name.startswith(("tower.", "text."))]
     if report.missing_keys or report.unexpected_keys or odd:
         unknown = [*report.unexpected_keys, *odd]
@@ -154,5 +155,6 @@ def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a prefix, named without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

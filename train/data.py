@@ -91,6 +91,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def variable_ids(self) -> list[str]:
+        """Ensembl ids of the variable genes; empty until they are chosen."""
+        return [] if self.variable is None else [self.vocabulary[at] for at in self.variable]
+
     def uids(self, index: _Ints) -> list[str]:
         """Return the ids of some pairs."""
         found: list[str] = self.cell_uids.take(pa.array(index)).to_pylist()

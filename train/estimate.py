@@ -76,12 +76,12 @@ def estimate(store: Path, job: Path, config: TrainConfig) -> dict[str, Any]:
         began = time.monotonic()
         trainer = build_trainer(prepared, config, SINGLE, Path(scratch))
         set_up = time.monotonic() - began
-        pairs = prepared.pairs
-        sampler = Sampler(len(pairs), config.batch_size, config.seed, config.shuffle_block)
         trainer.start_epoch(1)
         trainer.objective.start_epoch(1)
         stop = min(_MOST + 1, trainer.total_steps)
-        batches = Loader(pairs, config, sampler, SINGLE, start=0, stop=stop).__iter__()
+        batches = Loader(
+            prepared.pairs, config, trainer.sampler, SINGLE, start=0, stop=stop
+        ).__iter__()
         times, work = [], []
         start = last = time.monotonic()
         try:

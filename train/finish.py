@@ -58,12 +58,11 @@ def write_run(
 ) -> None:
     """Write a run's files and its manifest; then what only an unfinished run needs goes."""
     config, pairs = trainer.config, prepared.pairs
-    variable = [] if pairs.variable is None else [pairs.vocabulary[at] for at in pairs.variable]
     card = {
         "format": FORMAT,
         "config": config.identity(),
         "gene_ids": list(pairs.vocabulary),
-        "variable": variable,
+        "variable": pairs.variable_ids,
         "cell_types": list(pairs.cell_types) if config.cls_weight else [],
         "text_dim": trainer.text.dim,
         "embedder": trainer.text.id,

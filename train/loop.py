@@ -39,7 +39,6 @@ from okrcell.train.prepare import (
     inputs_of,
     prepare,
 )
-from okrcell.train.sampler import Sampler
 from okrcell.train.start import start_from
 from okrcell.train.trainer import Trainer
 from okrcell.train.validate import validate
@@ -156,7 +155,7 @@ def _finish(
         identity = _identity(prepared, config, trainer)
         found = resume.usable(holder.pop(), identity, restart)
         # All have looked for checkpoints by now: the first process may remove what is of no use.
-        _check_together(found.facts["step"] if found is not None else 0, world)
+        _check_together(found.facts["step"] if found is not None else 0, trainer)
         if found is not None:
             state = resume.load(trainer, found, trainer.total_steps)
         else:
@@ -191,12 +190,9 @@ def _unfinished(out: Path, restart: bool) -> resume.Checkpoint | None:
     return found
 
 
-def _check_together(step: int, world: World) -> None:
+def _check_together(step: int, trainer: Trainer) -> None:
     """Refuse to go on where processes have found different checkpoints."""
-    if world.size == 1:
-        return
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    steps = world.gather(torch.tensor([step], device=device)).tolist()
+    steps = trainer.world.gather(torch.tensor([step], device=trainer.device)).tolist()
     if len(set(steps)) > 1:
         raise StorageError(
             "run folder",
@@ -224,7 +220,6 @@ def _steps(
     identity: dict[str, Any],
 ) -> None:
     config, world, pairs = trainer.config, trainer.world, prepared.pairs
-    sampler = Sampler(len(pairs), config.batch_size, config.seed, config.shuffle_block)
     watch = Watch(lambda: next(iter(resume.newest(out)), None))
     watch.load(state.watch or watch.state())
     per_epoch, total = trainer.steps_per_epoch, trainer.total_steps
@@ -235,7 +230,7 @@ def _steps(
             out, state.step, peak_flops(trainer.device, trainer.passes.precision) * world.size
         )
     rates, start = _Rates(), state.step
-    batches = Loader(pairs, config, sampler, world, start=state.step, stop=total).__iter__()
+    batches = Loader(pairs, config, trainer.sampler, world, start=state.step, stop=total).__iter__()
     try:
         with _bar(name, total, world) as advance:
             advance(state.step)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from okrcell.corpus.embedder import load_embedder
+from okrcell.corpus.embedder import load_embedder, same_weights
 from okrcell.corpus.expression import check_values
 from okrcell.corpus.genes import resolve_genes
 from okrcell.corpus.shards import CellMatrix
@@ -151,8 +151,7 @@ class CellTextModel:
             The text model here is not the one of training.
         """
         encoder = self._text if self._text is not None else load_embedder(self.config.embedder)
-        # The arithmetic (last part of the id) may differ between machines, the weights may not.
-        if encoder.id.rsplit(":", 1)[0] != self.card["embedder"].rsplit(":", 1)[0]:
+        if not same_weights(encoder.id, self.card["embedder"]):
             raise EmbedderError(
                 "text tower",
                 found=encoder.id,

@@ -149,12 +149,12 @@ class Passes:
     ) -> torch.Tensor:
         """Return [GEP, GEPC, CLS]; their mean over processes is the joint batch's mean."""
         scale = self.world.size / max(joint_hidden, 1.0)
-        if self.tower.types is None:
-            return torch.stack([out.gep * scale, out.gepc * scale, out.gep.new_zeros(())]).float()
-        logits = self.tower.types(out.state)
-        wrong = F.cross_entropy(logits.float(), self.types[pairs], reduction="sum")
-        share = wrong * self.world.size / joint_cells
-        return torch.stack([(out.gep * scale).float(), (out.gepc * scale).float(), share])
+        wrong = out.gep.new_zeros(()).float()
+        if self.tower.types is not None:
+            logits = self.tower.types(out.state).float()
+            wrong = F.cross_entropy(logits, self.types[pairs], reduction="sum")
+        types = wrong * self.world.size / joint_cells
+        return torch.stack([(out.gep * scale).float(), (out.gepc * scale).float(), types])
 
     def _align(
         self,
@@ -162,14 +162,11 @@ class Passes:
         texts_nE: torch.Tensor,
         moment: Moment,
     ) -> Alignment:
-        cells_NE = self.world.gather(cells_nE)
-        trains = texts_nE.requires_grad
-        texts_NE = self.world.gather(texts_nE) if trains else self.world.gather(texts_nE.detach())
         step = Step(
             cells_nE=cells_nE,
             texts_nE=texts_nE,
-            all_cells_NE=cells_NE,
-            all_texts_NE=texts_NE,
+            all_cells_NE=self.world.gather(cells_nE),
+            all_texts_NE=self.world.gather(texts_nE),
             first=self.world.rank * len(cells_nE),
             pairs_N=moment.joint[0],
             groups_N=moment.joint[1],

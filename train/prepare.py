@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from okrcell.artifacts import file_sha256, read_manifest
+from okrcell.artifacts import atomic_path, file_sha256, read_manifest
 from okrcell.console import say
 from okrcell.errors import ConfigError, TrainingError
 from okrcell.train.config import TrainConfig
@@ -185,9 +185,7 @@ def build_trainer(prepared: Prepared, config: TrainConfig, world: World, run: Pa
     precision = fast_precision(device) if config.precision == "auto" else config.precision
     pairs = prepared.pairs
     sampler = Sampler(len(pairs), config.batch_size, config.seed, config.shuffle_block)
-    sampler.rows(
-        0, 0, world.rank, world.size
-    )  # refuses a batch that does not divide, before any work
+    sampler.share(world.size)  # refuses a batch that does not divide, before any work
     torch.manual_seed(config.seed)
     text = load_text_tower(config, pairs.texts, device=device)
     n_types = len(pairs.cell_types) if config.cls_weight else 0
@@ -199,20 +197,19 @@ def build_trainer(prepared: Prepared, config: TrainConfig, world: World, run: Pa
             "groups": torch.from_numpy(pairs.text).to(device),
             "neighbours": torch.from_numpy(neighbours).to(device),
         }
-    prior = torch.from_numpy(pairs.prior)
     objective = build_objective(
         config,
         len(pairs),
         len(pairs.texts),
         world,
-        prior=(prior if config.reliability_prior else torch.ones_like(prior)).to(device),
+        prior=torch.from_numpy(pairs.prior).to(device),
         clean=torch.from_numpy(pairs.clean).to(device),
         **more,
     ).to(device)
     momentum = Momentum(config, tower, text, text.dim).to(device) if config.with_bank else None
     types = torch.from_numpy(pairs.cell_type).to(device)
     passes = Passes(config, tower, text, objective, momentum, types, world, device, precision)
-    return Trainer(passes, sampler.steps_per_epoch)
+    return Trainer(passes, sampler)
 
 
 def _width(pairs: Pairs) -> int:
@@ -227,8 +224,6 @@ def _neighbours(
         return np.zeros((len(prepared.pairs), 0), dtype=np.int32)
     path = run / f"{_graph_key(prepared, config)}.{NEIGHBOURS}"
     if world.is_main and not path.exists():
-        from okrcell.artifacts import atomic_path
-
         say(f"Looking for {config.neighbours} neighbours of {len(prepared.pairs)} cells")
         found = expression_neighbours(
             prepared.pairs, config, seed=config.seed, device=device_of(config)
@@ -236,8 +231,7 @@ def _neighbours(
         with atomic_path(path) as temporary, temporary.open("wb") as handle:
             np.save(handle, found)
     world.barrier()
-    found = np.load(path)
-    return np.asarray(found, dtype=np.int32)
+    return np.asarray(np.load(path), dtype=np.int32)
 
 
 def _graph_key(prepared: Prepared, config: TrainConfig) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from okrcell.console import say
 from okrcell.errors import ConfigError, FileFormatError, InternalError
-from okrcell.train.checkpoint import read_state, save_state
+from okrcell.train.checkpoint import below, read_state, save_state
 from okrcell.train.pair_state import gather_pair_states, restore_pair_states
 from okrcell.train.trainer import Trainer
 
@@ -166,16 +166,16 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 def load(trainer: Trainer, found: Checkpoint, total: int) -> Progress:
     """Put a checkpoint into a trainer."""
     tensors, facts, _ = found
-    trainer.tower.load_state_dict(_below(tensors, "tower."))
-    trainer.text.load_resume_state(_below(tensors, "text."))
-    trainer.objective.load_state_dict(_below(tensors, "objective."))
-    restore_pair_states(trainer.objective, _below(tensors, "pairs."))
+    trainer.tower.load_state_dict(below(tensors, "tower."))
+    trainer.text.load_resume_state(below(tensors, "text."))
+    trainer.objective.load_state_dict(below(tensors, "objective."))
+    restore_pair_states(trainer.objective, below(tensors, "pairs."))
     if trainer.momentum is not None:
-        trainer.momentum.load_state_dict(_below(tensors, "momentum."))
+        trainer.momentum.load_state_dict(below(tensors, "momentum."))
     with torch.no_grad():
         trainer.log_tau.copy_(tensors["log_tau"])
     slots: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in _below(tensors, "optimiser.").items():
+    for name, tensor in below(tensors, "optimiser.").items():
         number, _, part = name.partition(".")
         slots.setdefault(int(number), {})[part] = tensor
     groups = trainer.optimiser.state_dict()["param_groups"]
@@ -195,7 +195,7 @@ def load(trainer: Trainer, found: Checkpoint, total: int) -> Progress:
         sums=facts["sums"],
         history=facts["history"],
         watch=facts["watch"],
-        best=_below(tensors, "best."),
+        best=below(tensors, "best."),
         started=facts["started"],
     )
 
@@ -225,10 +225,6 @@ def _tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
     for number, slot in trainer.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{k}": v for k, v in slot.items()}
     return tensors
-
-
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _short(value: object) -> str:

@@ -84,6 +84,18 @@ class Sampler:
         ConfigError
             The batch does not divide by the number of processes.
         """
+        share = self.share(world)
+        begin = step * self.size + rank * share
+        return self._order(epoch)[begin : begin + share].astype(np.int64)
+
+    def share(self, world: int) -> int:
+        """Return the pairs of a step that each of ``world`` processes reads.
+
+        Raises
+        ------
+        ConfigError
+            The batch does not divide by the number of processes.
+        """
         if self.size % world:
             below, above = self.size // world * world, (self.size // world + 1) * world
             fits = [size for size in (below, above) if 0 < size <= self.n_pairs]
@@ -95,9 +107,7 @@ class Sampler:
                 if fits
                 else f"Use at most {self.n_pairs} processes: there are no more pairs.",
             )
-        share = self.size // world
-        begin = step * self.size + rank * share
-        return self._order(epoch)[begin : begin + share].astype(np.int64)
+        return self.size // world
 
     def _order(self, epoch: int) -> _Order:
         with self._lock:

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from okrcell.console import say
+from okrcell.corpus.embedder import same_weights
 from okrcell.errors import ConfigError
-from okrcell.train.checkpoint import BEST, WEIGHTS, read_card
+from okrcell.train.checkpoint import BEST, WEIGHTS, below, read_card
 from okrcell.train.data import Pairs
 from okrcell.train.tokens import N_SPECIAL
 from okrcell.train.trainer import Trainer
@@ -55,10 +56,8 @@ def _from_run(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
     kept = BEST if card["config"]["keep"] == "best" else WEIGHTS
     theirs = load_file(folder / kept)
     own = {f"tower.{name}": value for name, value in trainer.tower.state_dict().items()}
-    if trainer.config.preset == "mlp":
-        variable = [] if pairs.variable is None else [pairs.vocabulary[at] for at in pairs.variable]
-        if variable != card["variable"]:
-            raise _other(folder, "input genes", "a run with the same variable genes")
+    if pairs.variable_ids != card["variable"]:
+        raise _other(folder, "input genes", "a run with the same variable genes")
     for name in sorted(own.keys() - {_GENES}):
         if name.startswith("tower.types."):
             continue
@@ -80,7 +79,7 @@ def _from_run(trainer: Trainer, pairs: Pairs, folder: Path) -> dict[str, Any]:
         own[_GENES][mine] = theirs[_GENES][from_].to(own[_GENES].device)
         report |= {"genes_taken": len(shared), "genes_fresh": len(pairs.vocabulary) - len(shared)}
     report |= _types(own, theirs, card["cell_types"], pairs.cell_types)
-    text = {k.removeprefix("text."): v for k, v in theirs.items() if k.startswith("text.")}
+    text = below(theirs, "text.")
     if text and trainer.text.trainable:
         trainer.text.load_trained_state(text)
         report["text_tensors_taken"] = len(text)
@@ -110,7 +109,7 @@ def _check_shape(trainer: Trainer, card: dict[str, Any], folder: Path) -> None:
     for key in _ARCHITECTURE:
         if theirs[key] != own[key]:
             raise _other(folder, f"{key} = {theirs[key]}", f"{own[key]}, as the keys say")
-    if card["embedder"].rsplit(":", 1)[0] != trainer.text.id.rsplit(":", 1)[0]:
+    if not same_weights(card["embedder"], trainer.text.id):
         raise _other(folder, f"the text tower {card['embedder']}", trainer.text.id)
     if theirs["stage"] != "1" and not trainer.text.trainable:
         raise _other(folder, "a run whose text tower was trained", "stage 2 or both here too")

@@ -16,6 +16,7 @@ from torch import nn
 
 from okrcell.train.batch import Batch, CellInput
 from okrcell.train.passes import Moment, Passes
+from okrcell.train.sampler import Sampler
 
 __all__ = ["Report", "Trainer"]
 
@@ -53,17 +54,17 @@ class Trainer:
     ----------
     passes
         Towers, objective and momentum towers.
-    steps_per_epoch
-        Joint batches per epoch.
+    sampler
+        Order of the training pairs.
     """
 
-    def __init__(self, passes: Passes, steps_per_epoch: int) -> None:
+    def __init__(self, passes: Passes, sampler: Sampler) -> None:
         self.passes, self.config, self.world = passes, passes.config, passes.world
         self.tower, self.text = passes.tower, passes.text
         self.objective, self.momentum = passes.objective, passes.momentum
         self.device, self.log_tau = passes.device, passes.log_tau
-        self.steps_per_epoch = steps_per_epoch
-        self.total_steps = steps_per_epoch * self.config.total_epochs
+        self.sampler, self.steps_per_epoch = sampler, sampler.steps_per_epoch
+        self.total_steps = self.steps_per_epoch * self.config.total_epochs
         self.optimiser = torch.optim.AdamW(self._groups(), lr=self.config.lr, weight_decay=0.0)
 
     def _groups(self) -> list[dict[str, object]]:

@@ -20,7 +20,7 @@ from output import publish
 
 from okrcell.corpus import build, cells
 from okrcell.corpus.config import CellsConfig, CorpusConfig
-from okrcell.train.batch import Step
+from okrcell.train.batch import Bank, Step
 from okrcell.train.config import TrainConfig
 from okrcell.train.distributed import SINGLE
 from okrcell.train.flops import peak_flops
@@ -100,8 +100,6 @@ def timed(store: Path, scratch: Path, preset: str, size: int, turns: int) -> lis
 
 def objective_alone(n: int, bank: int, turns: int) -> list[list[str]]:
     """Return a row per objective: its own forward and backward pass, relative to InfoNCE with the bank."""
-    from okrcell.train.batch import Bank
-
     made = torch.Generator().manual_seed(0)
 
     def unit(rows: int) -> torch.Tensor:
