@@ -106,6 +106,8 @@ class TrainConfig(StageConfig):
     values: Literal["bins", "continuous"] = "bins"
     hvgs: int = Field(default=2000, ge=1)
     input_dropout: float = Field(default=0.5, ge=0, lt=1)
+    thinning: float = Field(default=1.0, gt=0, le=1)
+    gene_dropout: float = Field(default=0.0, ge=0, lt=1)
 
     tau: float = Field(default=0.07, gt=0)
     learn_tau: bool = False

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import InternalError
+from okrcell.train.augment import augmented
 from okrcell.train.batch import Batch, CellInput, DenseCells, PackedCells
 from okrcell.train.config import TrainConfig
 from okrcell.train.data import Pairs
@@ -108,7 +110,8 @@ def read(
     index
         int64 [n].
     key
-        What chooses and hides genes, see :func:`epoch_key`; None (inference) hides nothing.
+        What chooses, hides and thins genes, see :func:`epoch_key`; None (inference) leaves the cells
+        as they are.
     ratio
         Share of genes to hide.
 
@@ -120,12 +123,21 @@ def read(
     dataset = pairs.dataset[index]
     numbers = np.unique(dataset)
     members = [np.flatnonzero(dataset == number) for number in numbers]
+    found = [
+        (pairs.matrices[number], pairs.row[index[at]])
+        for number, at in zip(numbers, members, strict=True)
+    ]
+    if key is not None:
+        found = [
+            augmented(cells, rows, index[at], key, config)
+            for (cells, rows), at in zip(found, members, strict=True)
+        ]
     if config.preset == "mlp":
-        return _read_dense(pairs, index, numbers, members)
+        return _read_dense(pairs, found, numbers, members)
     parts = [
         tokenise(
-            pairs.matrices[number],
-            pairs.row[index[at]],
+            cells,
+            rows,
             pairs.columns[number],
             n_bins=config.n_bins,
             max_genes=config.max_genes,
@@ -133,13 +145,18 @@ def read(
             ids=index[at],
             mask_ratio=ratio,
         )
-        for number, at in zip(numbers, members, strict=True)
+        for (cells, rows), number, at in zip(found, numbers, members, strict=True)
     ]
     joined = concatenate(parts)
     return joined if len(parts) < 2 else _reordered(joined, np.argsort(np.concatenate(members)))
 
 
-def _read_dense(pairs: Pairs, index: _Ints, numbers: _Ints, members: list[_Ints]) -> DenseCells:
+def _read_dense(
+    pairs: Pairs,
+    found: list[tuple[CellMatrix, _Ints]],
+    numbers: _Ints,
+    members: list[_Ints],
+) -> DenseCells:
     if pairs.variable is None:
         raise InternalError(
             "preset 'mlp'",
@@ -147,11 +164,10 @@ def _read_dense(pairs: Pairs, index: _Ints, numbers: _Ints, members: list[_Ints]
             expected="pairs from with_variable, or loaded like such pairs",
             fix="Call okrcell.train.variable.with_variable on the training pairs first.",
         )
-    values = np.zeros((len(index), len(pairs.variable)), dtype=np.float32)
-    for number, at in zip(numbers, members, strict=True):
-        values[at] = dense(
-            pairs.matrices[number], pairs.row[index[at]], pairs.columns[number], pairs.variable
-        )
+    n_cells = sum(map(len, members))
+    values = np.zeros((n_cells, len(pairs.variable)), dtype=np.float32)
+    for (cells, rows), number, at in zip(found, numbers, members, strict=True):
+        values[at] = dense(cells, rows, pairs.columns[number], pairs.variable)
     return DenseCells(torch.from_numpy(values))
 
 

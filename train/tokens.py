@@ -18,6 +18,7 @@ import torch
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import GeneCoverageError
 from okrcell.train.batch import PackedCells
+from okrcell.train.hashing import cell_seeds, hashes
 
 __all__ = ["CLS", "N_SPECIAL", "PAD", "column_tokens", "concatenate", "gather", "tokenise"]
 
@@ -25,7 +26,6 @@ PAD, CLS, N_SPECIAL = 0, 1, 2
 
 _Ints = npt.NDArray[np.int64]
 _U64 = npt.NDArray[np.uint64]
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _CHOICE, _HIDING = 1, 2
 _PIECE = 1 << 16
 
@@ -91,8 +91,8 @@ def tokenise(
     token_of = (columns + N_SPECIAL).astype(np.int32)
     token_of[columns < 0] = PAD
     ids = rows if ids is None else ids
-    choice = _seeds(key, _CHOICE, ids if key is not None else np.zeros_like(rows))
-    hiding = _seeds(key, _HIDING, ids) if key is not None and mask_ratio > 0 else None
+    choice = cell_seeds(key, _CHOICE, ids if key is not None else np.zeros_like(rows))
+    hiding = cell_seeds(key, _HIDING, ids) if key is not None and mask_ratio > 0 else None
     parts = []
     for piece in _pieces(cells, rows):
         genes, values, counts = gather(cells, rows[piece], token_of)
@@ -190,7 +190,7 @@ def _choose(
     begins = np.cumsum(counts) - counts
     of_long = np.repeat(long, counts)
     sizes = counts[long]
-    drawn = _hashes(genes[of_long], sizes, seeds[long])
+    drawn = hashes(genes[of_long], sizes, seeds[long])
     drawn[np.cumsum(sizes) - sizes] = 0  # CLS is always kept
     table = np.full((len(sizes), int(sizes.max())), np.iinfo(np.uint32).max, dtype=np.uint32)
     table[np.arange(table.shape[1]) < sizes[:, None]] = drawn
@@ -230,7 +230,7 @@ def _below(
     if ratio >= 1:
         hidden = np.ones(len(genes), dtype=bool)
     else:
-        hidden = _hashes(genes, counts, seeds) < np.uint32(ratio * 2.0**32)
+        hidden = hashes(genes, counts, seeds) < np.uint32(ratio * 2.0**32)
     hidden[np.cumsum(counts) - counts] = False
     return hidden
 
@@ -252,41 +252,3 @@ def _packed(
         *(genes.take(known), bins.take(known), counts - n_hidden),
         *(genes.take(index), bins.take(index), n_hidden),
     )
-
-
-def _seeds(key: int | None, salt: int, ids: _Ints) -> _U64:
-    """Return uint64 [B]: where each cell's stream of random numbers starts."""
-    start = np.array([0 if key is None else key, salt], dtype=np.uint64)
-    start = _mix(start * _GOLDEN)
-    return _mix(_mix(ids.astype(np.uint64) * _GOLDEN ^ start[0]) ^ start[1])
-
-
-def _hashes(genes: npt.NDArray[np.int32], counts: _Ints, seeds: _U64) -> npt.NDArray[np.uint32]:
-    """Return uint32 [M]: a hash of each cell's seed at each of its tokens.
-
-    The seed's halves make a line through the tokens, which the finaliser of MurmurHash3 (Appleby)
-    scatters: a bijection, as the slope is odd. 32 bits take a third of the time of 64.
-    """
-    drawn = np.repeat((seeds >> np.uint64(32)).astype(np.uint32) | np.uint32(1), counts)
-    drawn *= genes.view(np.uint32)
-    drawn += np.repeat(seeds.astype(np.uint32), counts)
-    shifted = drawn >> np.uint32(16)
-    for factor, shift in ((0x85EBCA6B, 13), (0xC2B2AE35, 16)):
-        drawn ^= shifted
-        drawn *= np.uint32(factor)
-        np.right_shift(drawn, np.uint32(shift), out=shifted)
-    drawn ^= shifted
-    return drawn
-
-
-def _mix(x: _U64) -> _U64:
-    """Scatter 64 bits, in place (the finaliser of splitmix64, Steele et al. 2014)."""
-    shifted = x >> np.uint64(30)
-    x ^= shifted
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    np.right_shift(x, np.uint64(27), out=shifted)
-    x ^= shifted
-    x *= np.uint64(0x94D049BB133111EB)
-    np.right_shift(x, np.uint64(31), out=shifted)
-    x ^= shifted
-    return x
