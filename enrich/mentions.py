@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from okrcell.corpus import ontology
-from okrcell.enrich.gene_words import genes_of
+from okrcell.corpus.gene_words import genes_of
 from okrcell.enrich.lexicon import NEGATORS, NOT_SUBSTANCES, NUMBERS, STOP, SUBSTANCES
 from okrcell.enrich.name_index import abbreviations, name_index
 from okrcell.enrich.polarity import denied, positive_form

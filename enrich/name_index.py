@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from okrcell.corpus import ontology
-from okrcell.enrich.gene_words import PROTEIN_PHRASES
+from okrcell.corpus.gene_words import PROTEIN_PHRASES
 from okrcell.enrich.lexicon import ADJECTIVES, EXCLUSIVE, GENERIC_ANATOMY, SHORT_ANATOMY
 from okrcell.enrich.names import tokenise
 

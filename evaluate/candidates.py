@@ -2,7 +2,8 @@
 
 Closed candidates are the types of the data. Each can be read by three wordings: its bare
 ``label``; ``prompts``, the mean over a fixed list of sentences around the label; its
-``description``, the mean over the descriptions of its profiles. Open candidates are terms of the
+``description``, the mean over the descriptions of its profiles; ``term``, what the Cell Ontology
+says of it, for methods that were trained on such texts. Open candidates are terms of the
 Cell Ontology: those expected in the tissue, or all of them. There every term gets the same kind of
 text, the data's own terms too, so that no candidate is favoured.
 """
@@ -18,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from okrcell.corpus.type_texts import type_text
 from okrcell.errors import ConfigError
 from okrcell.evaluate.methods import MethodOutput, TextSource, Vectors, as_float32, unit
 from okrcell.evaluate.ontology_credit import live_term
@@ -38,7 +40,7 @@ __all__ = [
     "type_vectors",
 ]
 
-Wording = Literal["description", "label", "prompts"]
+Wording = Literal["description", "label", "prompts", "term"]
 WORDINGS: tuple[Wording, ...] = ("description", "label", "prompts")
 
 PROMPTS = (
@@ -105,6 +107,8 @@ def type_texts(data: EvalData, wording: Wording) -> list[tuple[str, ...]]:
     """Return the texts of each of ``data.types``."""
     if wording == "label":
         return [data.names_of(name) for name in data.types]
+    if wording == "term":
+        return [(type_text(name, data.term_ids.get(name, "")),) for name in data.types]
     if wording == "prompts":
         return [
             tuple(prompt.format(label) for label in data.names_of(name) for prompt in PROMPTS)
@@ -178,6 +182,8 @@ def _term_text(term_id: str, texts: TextSource) -> str:
 
     term = get_term(term_id)
     assert term is not None, term_id
+    if texts == "term":
+        return type_text(term.label, term_id)
     if texts == "label" or not term.definition:
         return term.label
     return f"{term.label}: {term.definition}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from okrcell.corpus.type_texts import type_text
 from okrcell.evaluate.config import Task
 from okrcell.evaluate.data import EvalData, Strings
 
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 Vectors = NDArray[np.float32]
-TextSource = Literal["description", "label"]
+TextSource = Literal["description", "label", "term"]
 
 
 class NotApplicable(Exception):
@@ -128,8 +129,11 @@ class Method:
 
 def cell_text(data: EvalData, row: int, texts: TextSource) -> str:
     """Return the text that stands for a cell."""
+    label = str(data.labels[row])
     if texts == "label":
-        return str(data.labels[row])
+        return label
+    if texts == "term":
+        return type_text(label, data.term_ids.get(label, ""))
     return data.descriptions[str(data.profile_ids[row])]
 
 

@@ -240,7 +240,7 @@ def _of_runs(name: str, folders: Sequence[Path], remember: _Texts, open_model: O
 
 
 def _kind(source: str) -> Any:
-    return "label" if source == "label" else "description"
+    return source if source in ("label", "term") else "description"
 
 
 def _check_genes(model: Any, data: EvalData, name: str) -> float | None:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from okrcell.corpus.gene_words import genes_of
 from okrcell.enrich.circles import stage_of
 from okrcell.enrich.claims import CHECKS, Check, Claim
 from okrcell.enrich.config import EnrichConfig
 from okrcell.enrich.contradictions import contradiction, disagreement
 from okrcell.enrich.draft import Citation, Draft, Sentence
 from okrcell.enrich.evidence import Evidence, GeneStat, Request
-from okrcell.enrich.gene_words import genes_of
 from okrcell.enrich.hostile import intrusion, is_hostile, strip_hidden
 from okrcell.enrich.mentions import read
 from okrcell.enrich.profile_text import Subject

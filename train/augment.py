@@ -106,7 +106,8 @@ def _thinned(values: _Floats, kept: _Floats, drawn: _Floats) -> _Floats:
         more = u >= below
         if not more.any():
             break
-        few, n, p, u, chance, below = (x[more] for x in (few, n, p, u, chance, below))
+        few = few[more]
+        n, p, u, chance, below = (x[more] for x in (n, p, u, chance, below))
         left[few] = np.minimum(k + 1, n)
         with np.errstate(divide="ignore", invalid="ignore"):
             chance = np.where(p < 1, chance * (n - k) / (k + 1) * p / (1 - p), 0.0)

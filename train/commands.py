@@ -1,4 +1,4 @@
-"""``okrcell train``: run, resume, and estimate before either."""
+"""``okrcell train``: estimate, run, resume; and suspects, what a run thinks of its data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Objective = Annotated[
     ),
 ]
 Preset = Annotated[str | None, typer.Option(help="tiny, small, paper, base or mlp.")]
-Source = Annotated[str | None, typer.Option(help="description or label.")]
+Source = Annotated[str | None, typer.Option(help="description, label or term.")]
 Stage = Annotated[
     str | None,
     typer.Option(help="1: text frozen. 2: its last layer trains. both: one after the other."),
@@ -135,6 +135,71 @@ def estimate(
     _show("Would take", estimating.estimate(store, job, keys), json)
 
 
+@app.command()
+def suspects(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Finished run of cra_plus, cra_paper or crcl.")
+    ],
+    store: Annotated[
+        Path | None, typer.Option(metavar="STORE", help="Where the run's store is now.")
+    ] = None,
+    descriptions: Annotated[
+        Path | None, typer.Option(metavar="JOB", help="Where the run's enrichment job is now.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.tsv", help="Write the list; default: print its top."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many pairs; default 20 printed, all written."),
+    ] = None,
+    least: Annotated[
+        float, typer.Option(min=0, max=1, help="Least score, the chance that the label is wrong.")
+    ] = 0.5,
+    by_type: Annotated[
+        bool, typer.Option("--by-type", help="Print per label how many pairs are distrusted.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List training pairs whose label the run distrusts, with reasons, for curators."""
+    from okrcell.train.suspects import find_suspects, write_tsv
+
+    found = find_suspects(run, store, descriptions)
+    listed = found.order(least, top)
+    if out is not None:
+        write_tsv(out, found.groups + found.rows(listed))
+    facts = {**found.facts(), "least": least, "listed": len(listed)}
+    types = found.by_type(least)
+    if out is not None:
+        facts["written"] = str(out)
+    shown = found.groups + found.rows(listed[: top or 20]) if out is None else []
+    if json:
+        console.emit_json({"run": str(run), **facts, "rows": shown, "by_type": types})
+        return
+    _show(f"Suspects of {run}", facts, as_json=False)
+    if by_type:
+        columns = ["label", "pairs", "distrusted", "share", "most confused with"]
+        rows = [
+            [t["label"], str(t["pairs"]), str(t["distrusted"]), f"{t['share']:.1%}", t["most_confused_with"]]
+            for t in types
+        ]  # fmt: skip
+        console.table(
+            f"Labels by share of distrusted pairs ({least:g} or more)",
+            columns,
+            rows,
+            frozenset({1, 2, 3}),
+        )
+    elif shown:
+        rows = [
+            [f"{row['score']:.2f}", row["donor"] or row["batch"] or row["dataset_id"], row["obs_name"]
+             or f"all {row['cells']}", row["label"], row["suggested"], row["reason"]]
+            for row in shown
+        ]  # fmt: skip
+        columns = ["score", "donor or batch", "cell", "label", "suggested", "reason"]
+        console.table("The most doubtful first", columns, rows, frozenset({0}))
+
+
 def _keys(
     store: Path, descriptions: Path | None, config: Path | None, **flags: Any
 ) -> tuple[Any, Path]:
@@ -151,7 +216,7 @@ def _keys(
             "--descriptions",
             found="nothing",
             expected="an enrichment job",
-            fix="Name the folder of 'okrcell enrich run', or say --text-source label.",
+            fix="Name the folder of 'okrcell enrich run', or say --text-source term or label.",
         )
     return keys, descriptions or Path()
 

@@ -62,7 +62,7 @@ class TrainConfig(StageConfig):
 
     preset: Preset = "paper"
     objective: ObjectiveName = "cra_paper"
-    text_source: Literal["description", "label"] = "description"
+    text_source: Literal["description", "label", "term"] = "description"
     embedder: str = "minilm"
     seed: int = Field(default=0, ge=0)
     init: str | None = None
@@ -106,6 +106,7 @@ class TrainConfig(StageConfig):
     values: Literal["bins", "continuous"] = "bins"
     hvgs: int = Field(default=2000, ge=1)
     input_dropout: float = Field(default=0.5, ge=0, lt=1)
+    standardise: bool = False
     thinning: float = Field(default=1.0, gt=0, le=1)
     gene_dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -139,17 +140,17 @@ class TrainConfig(StageConfig):
 
     group_targets: bool = True
     consensus: bool = True
-    neighbours: int = Field(default=30, ge=1)
+    neighbours: int = Field(default=30, ge=0)
     graph_genes: int = Field(default=2000, ge=2)
-    graph_components: int = Field(default=30, ge=2)
+    graph_components: int = Field(default=50, ge=2)
     debias: bool = True
     debias_smoothing: float = Field(default=1.0, ge=0)
+    readings: bool = True
+    markers: bool = True
+    transition: bool = True
     keep_texts: int = Field(default=8, ge=1)
-    running_prediction: bool = True
-    prediction_momentum: float = Field(default=0.7, ge=0, lt=1)
-    teacher_prediction: bool = True
     repair: bool = True
-    repair_from_epoch: int = Field(default=3, ge=1)
+    repair_from_epoch: int = Field(default=1, ge=1)
     candidates: int = Field(default=4096, ge=2)
     curriculum_q: float = Field(default=0.0, ge=0, le=1)
 
@@ -162,6 +163,11 @@ class TrainConfig(StageConfig):
     def shape(self) -> Shape:
         """Size of the cell tower."""
         return PRESETS[self.preset]
+
+    @property
+    def missing_value(self) -> float:
+        """What ``mlp`` reads for a gene that a file did not measure."""
+        return float("nan") if self.standardise else 0.0
 
     @property
     def with_bank(self) -> bool:

@@ -1,146 +1,104 @@
-"""What the neighbours of a pair say about its text: the consensus, and the pair's reliability.
+r"""How likely it is that a pair's text is right: the evidence, weighed by what the pairs agree on.
 
-Cells that express alike should carry like texts. A pair whose text is rare among the texts of its
-neighbours is doubtful, and the neighbours name better candidates. The neighbours come from expression
-alone, never from the trained model, so that a model cannot confirm what it has learnt by heart.
+For every pair some kinds of text are in question, its own first. Each source of evidence f says something
+of each of them; none has read the pair's own text. They are pooled, and the text that the pair carries
+is a noisy witness beside them::
 
-Shape suffixes: N pairs, k neighbours, S texts of a pair's support, T distinct texts.
+    P_i(k) = softmax_k sum_f b_f f_i(k)                     evidence alone
+    Q_i(k) = P_i(k) A[k, own_i] / sum_l P_i(l) A[l, own_i]  with the pair's own text
+
+A[k, o] is the chance that a cell of kind k carries a text of kind o. The weights b and the table A are
+what makes the texts that all pairs carry most likely (expectation-maximisation; Dawid and Skene 1979
+without repeated witnesses, b by Newton's steps): so a source is worth what it has shown to be worth on
+these data, and kinds that are often taken for each other are told from kinds that are never. Nothing is
+learnt from clean labels; there are none.
+
+Shape suffixes: N pairs, S kinds in question, F sources, K kinds.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-__all__ = ["consensus", "text_support", "updated_prediction"]
+__all__ = ["weigh"]
 
-_CHUNK = 1 << 16
-_FLOOR = 1e-6  # a half precision number holds it; 0 says that a pair has not been predicted yet
+_ROUNDS = 15
+_FIRST_WEIGHT = 0.5
+_FIRST_KEPT = 0.8
+_PSEUDO = 2.0
+"""Pairs of every kind that are taken to carry texts at random, so that no chance is 0."""
+_RIDGE = 1e-3
+_CHUNK = 1 << 18
 
 
 @torch.no_grad()
-def text_support(
-    neighbours: torch.Tensor,
-    groups: torch.Tensor,
-    rows: torch.Tensor,
-    n_texts: int,
+def weigh(
+    evidence_NSF: torch.Tensor,
+    kinds_NS: torch.Tensor,
+    valid_NS: torch.Tensor,
+    n_kinds: int,
     *,
-    keep: int,
-    debias: bool,
-    smoothing: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the texts that a pair's neighbours carry, with their weights; its own text first.
-
-    The weight of a text g is the number of neighbours that carry it, divided, where ``debias``, by
-    the number expected of k cells drawn at random plus ``smoothing``::
-
-        w(g) = count(g) / (k f(g) + smoothing)            f(g): share of all pairs with text g
-
-    Frequent texts stand in every neighbourhood, by mismatch alone; the division takes that out. The
-    smoothing keeps a text of a handful of pairs from outweighing all others by a single neighbour.
+    transition: bool = True,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Return float32 [N, S], Q of the kinds in question, and the facts of the fit.
 
     Parameters
     ----------
-    neighbours
-        int32 [n_pairs, k]: pairs of similar expression; -1 where a cell has fewer.
-    groups
-        int64 [n_pairs]: text of each pair.
-    rows
-        int64 [N]: the pairs asked for.
-    keep
-        Number of other texts that are kept per pair, those of the highest weight.
+    evidence_NSF
+        float32, log likelihoods up to a constant per pair and source.
+    kinds_NS
+        int64; the own kind stands first.
+    valid_NS
+        bool: false where there is no further kind; the first is always valid.
+    transition
+        Without it the pair's own text is not asked: Q = P.
 
     Returns
     -------
     tuple
-        int32 [N, S]: S = 1 + min(keep, k) texts; the pair's own, then the others by falling weight,
-        filled up with the own. float16 [N, S]: weights, the largest 1 (all 0 without a neighbour);
-        0 where filled up.
+        Rows of sum 1, 0 where not valid; ``weights``, b per source, and ``kept``, the mean of A[k, k]
+        over pairs.
     """
-    k = neighbours.shape[1]
-    share = torch.bincount(groups, minlength=n_texts).float() / max(len(groups), 1)
-    divisor = k * share + smoothing if debias else torch.ones_like(share)
-    size = 1 + min(keep, k)
-    texts = torch.empty((len(rows), size), dtype=torch.int32, device=groups.device)
-    weights = torch.zeros((len(rows), size), dtype=torch.float16, device=groups.device)
-    for start in range(0, len(rows), _CHUNK):
-        part = rows[start : start + _CHUNK]
-        here = slice(start, start + len(part))
-        own = groups[part]
-        found = neighbours[part].long()
-        around = torch.where(found >= 0, groups[found.clamp_min(0)], n_texts).sort(dim=1).values
-        count, is_first = _runs(around)
-        known = around < n_texts
-        weight = torch.where(is_first & known, count, 0.0)
-        weight = weight / divisor[around.clamp_max(n_texts - 1)]
-        is_own = around == own[:, None]
-        own_weight = torch.where(is_own, weight, 0.0).sum(dim=1)
-        weight = torch.where(is_own, 0.0, weight)
-        # Equal weights are ordered by text, so that the choice depends on nothing else.
-        order = weight.sort(dim=1, descending=True, stable=True).indices[:, : size - 1]
-        other = weight.gather(1, order)
-        joint = torch.cat([own_weight[:, None], other], dim=1)
-        top = joint.amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        weights[here] = (joint / top).half()
-        texts[here, 0] = own.int()
-        texts[here, 1:] = torch.where(other > 0, around.gather(1, order), own[:, None]).int()
-    return texts, weights
+    n, _, n_sources = evidence_NSF.shape
+    own_N = kinds_NS[:, 0]
+    share_K = torch.bincount(own_N, minlength=n_kinds).double() / max(n, 1)
+    table = torch.eye(n_kinds, dtype=torch.float64) * _FIRST_KEPT + (1 - _FIRST_KEPT) * share_K
+    b = torch.full((n_sources,), _FIRST_WEIGHT, dtype=torch.float64)
+    cells = (kinds_NS * n_kinds + own_N[:, None]).reshape(-1)
+    posterior = torch.zeros(kinds_NS.shape)
+    for round_ in range(_ROUNDS + 1):
+        slope = torch.zeros_like(b)
+        curve = torch.zeros(n_sources, n_sources, dtype=torch.float64)
+        seen = torch.zeros(n_kinds * n_kinds, dtype=torch.float64)
+        for begin in range(0, n, _CHUNK):
+            part = slice(begin, begin + _CHUNK)
+            f, valid = evidence_NSF[part], valid_NS[part]
+            p = (f @ b.float()).masked_fill(~valid, -torch.inf).softmax(1)
+            witness = table[kinds_NS[part], own_N[part, None]].float()
+            q = torch.where(valid, p * witness if transition else p, 0.0)
+            q /= q.sum(1, keepdim=True)
+            posterior[part] = q
+            at = cells[begin * kinds_NS.shape[1] :][: q.numel()]
+            seen += torch.bincount(at, q.reshape(-1).double(), minlength=len(seen))
+            # What the sources say on average under Q and under P; and how it varies under P.
+            mean = torch.einsum("ns,nsf->nf", p, f)
+            slope += (torch.einsum("ns,nsf->nf", q, f) - mean).double().sum(0)
+            curve += (torch.einsum("ns,nsf,nsg->fg", p, f, f) - mean.T @ mean).double()
+        if round_ == _ROUNDS:
+            break
+        counted = seen.view(n_kinds, n_kinds) + _PSEUDO * share_K
+        table = counted / counted.sum(1, keepdim=True)
+        if transition:
+            b = _stepped(b, slope / n, curve / n)
+    kept = float((table.diagonal() * share_K).sum())
+    return posterior, {"weights": [round(float(w), 4) for w in b], "kept": round(kept, 4)}
 
 
-def _runs(ordered: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return per entry of sorted rows [N, k] the length of its run, right at the run's first entry."""
-    n, k = ordered.shape
-    place = torch.arange(k, device=ordered.device).expand(n, k)
-    is_first = torch.ones_like(ordered, dtype=torch.bool)
-    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    starts = torch.where(is_first, place, k)
-    after = torch.full_like(starts, k)  # where the next run begins
-    after[:, :-1] = starts[:, 1:].flip(1).cummin(dim=1).values.flip(1)
-    return (after - place).float(), is_first
-
-
-def consensus(
-    weights_NS: torch.Tensor, running_NS: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the consensus over each pair's support and the reliability of its own text.
-
-    ::
-
-        c(g) = w(g) P(g) / sum of the same over the support       P: running prediction, or 1
-        r    = c(own) / max c
-
-    Parameters
-    ----------
-    weights_NS
-        Weights of ``text_support``.
-    running_NS
-        The model's running prediction at the support; rows of zeros where it made none yet.
-
-    Returns
-    -------
-    tuple
-        float32 [N, S], rows of sum 1, and float32 [N] in [0, 1]. A pair without neighbours keeps its
-        own text: r = 1.
-    """
-    weights = weights_NS.float()
-    if running_NS is not None:
-        running = running_NS.float()
-        seen = (running > 0).any(dim=1, keepdim=True)
-        weights = torch.where(seen, weights * running, weights)
-    own = torch.zeros_like(weights)
-    own[:, 0] = 1.0
-    weights = torch.where((weights > 0).any(dim=1, keepdim=True), weights, own)
-    reliability = weights[:, 0] / weights.amax(dim=1)
-    return weights / weights.sum(dim=1, keepdim=True), reliability
-
-
-def updated_prediction(
-    running_NS: torch.Tensor, predicted_NS: torch.Tensor, momentum: float
-) -> torch.Tensor:
-    """Return the running mean of predictions after one more; the first one is taken as it is.
-
-    Values below 1e-6 are raised to it, since 0 stands for no prediction.
-    """
-    running, predicted = running_NS.float(), predicted_NS.float()
-    seen = (running > 0).any(dim=1, keepdim=True)
-    mean = torch.where(seen, momentum * running + (1 - momentum) * predicted, predicted)
-    return mean.clamp_min(_FLOOR).to(running_NS.dtype)
+def _stepped(b: torch.Tensor, slope: torch.Tensor, curve: torch.Tensor) -> torch.Tensor:
+    """Return the weights after a step of Newton's, held to 0.25 each and never negative."""
+    ridge = 2 * _RIDGE * torch.eye(len(b), dtype=b.dtype)
+    step = torch.linalg.solve(curve + ridge, slope - 2 * _RIDGE * b)
+    stepped: torch.Tensor = (b + step.clamp(-0.25, 0.25)).clamp_min(0.0)
+    return stepped

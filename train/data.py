@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,12 @@ from okrcell.artifacts import read_manifest
 from okrcell.corpus.cells import cells_fingerprint, load_profiles
 from okrcell.corpus.contents import content_hashes
 from okrcell.corpus.shards import CellMatrix, load_matrix
+from okrcell.corpus.type_texts import type_text
 from okrcell.errors import TrainingError
 from okrcell.schemas import read_table
 from okrcell.train.tokens import column_tokens
 
-__all__ = ["SEEN", "Pairs", "Texts", "load_pairs", "load_texts", "seen_cells"]
+__all__ = ["SEEN", "Kind", "Pairs", "Texts", "load_pairs", "load_texts", "seen_cells"]
 
 SEEN = "seen_cells.parquet"
 
@@ -32,6 +34,13 @@ _Ints = npt.NDArray[np.int64]
 _COLUMNS = ["cell_uid", "dataset_id", "row", "profile_id", "donor", "split"]
 _ROWS = 1 << 16
 _NO_DONOR = frozenset({"", "unknown", "na", "nan", "none", "n/a", "pooled"})  # as in corpus/splits
+
+
+class Kind(NamedTuple):
+    """What cell type a text is of: its standardised label, and its Cell Ontology id or ``""``."""
+
+    label: str
+    term_id: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,10 @@ class Pairs:
     variable
         int64 [H]: genes that the tower ``mlp`` reads, as indices into the vocabulary; None until
         :func:`okrcell.train.variable.with_variable` has chosen them.
+    kinds, text_kind
+        The cell types that the texts are of, and int64 [n_texts], index into them: texts of one Cell
+        Ontology term are of one kind. Known of the text, by its profile: planting noise does not
+        change it. Without them every text is a kind of its own.
     """
 
     cell_uids: pa.ChunkedArray
@@ -87,6 +100,8 @@ class Pairs:
     columns: tuple[_Ints, ...]
     vocabulary: tuple[str, ...]
     variable: _Ints | None = None
+    kinds: tuple[Kind, ...] = ()
+    text_kind: _Ints | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -124,12 +139,19 @@ class Texts:
 def load_texts(store: Path, job: Path, source: str) -> Texts:
     """Return the text per profile.
 
-    ``description`` takes the accepted descriptions of an enrichment job, ``label`` the bare cell type.
+    ``description`` takes the accepted descriptions of an enrichment job, ``label`` the bare cell type,
+    ``term`` what the Cell Ontology says of it (:func:`okrcell.corpus.type_texts.type_text`).
     """
     inputs = {"cells": cells_fingerprint(store)}
-    if source == "label":
-        labels = {row["profile_id"]: row["cell_type"] for row in load_profiles(store).to_pylist()}
-        return Texts(labels, {}, inputs)
+    if source != "description":
+        rows = load_profiles(store).to_pylist()
+        if source == "label":
+            return Texts({row["profile_id"]: row["cell_type"] for row in rows}, {}, inputs)
+        terms = {
+            row["profile_id"]: type_text(row["cell_type"], row["cell_type_ontology_term_id"] or "")
+            for row in rows
+        }
+        return Texts(terms, {}, inputs)
     manifest = read_manifest(Path(job), "job")
     inputs["descriptions"] = manifest.fingerprint
     columns = ["profile_id", "status", "text", "reliability"]
@@ -160,7 +182,8 @@ def load_pairs(
     GeneCoverageError
         A dataset has no gene of the vocabulary of ``like``.
     """
-    profiles = load_profiles(store).select(["profile_id", "cell_type"]).to_pylist()
+    columns_read = ["profile_id", "cell_type", "cell_type_ontology_term_id"]
+    profiles = load_profiles(store).select(columns_read).to_pylist()
     labels = {row["profile_id"]: row["cell_type"] for row in profiles}
     usable = set(found.by_profile.values() if like is None else like.texts)
     ids = sorted(p for p in labels if found.by_profile.get(p) in usable)
@@ -180,6 +203,7 @@ def load_pairs(
         vocabulary = tuple(sorted({gene for matrix in matrices for gene in matrix.gene_ids}))
     else:
         texts, cell_types, vocabulary = like.texts, like.cell_types, like.vocabulary
+    kinds, text_kind = _kinds(profiles, found, texts)
     index = {gene: at for at, gene in enumerate(vocabulary)}
     columns = (
         column_tokens(m.gene_ids, index, d) for d, m in zip(cells.datasets, matrices, strict=True)
@@ -207,7 +231,25 @@ def load_pairs(
         columns=tuple(columns),
         vocabulary=vocabulary,
         variable=None if like is None else like.variable,
+        kinds=kinds,
+        text_kind=text_kind,
     )
+
+
+def _kinds(
+    profiles: list[dict[str, str | None]], found: Texts, texts: tuple[str, ...]
+) -> tuple[tuple[Kind, ...], _Ints]:
+    """Return the kinds of some texts, sorted, and int64 [n_texts], the kind of each."""
+    by_text: dict[str, Kind] = {}
+    labels: dict[str, str] = {}  # of each term, that of its first text
+    for row in sorted(profiles, key=lambda row: str(row["profile_id"])):
+        text = found.by_profile.get(str(row["profile_id"]))
+        if text is not None and text not in by_text:
+            label, term = row["cell_type"] or "", row["cell_type_ontology_term_id"] or ""
+            by_text[text] = Kind(labels.setdefault(term, label) if term else label, term)
+    kinds = tuple(sorted({by_text[text] for text in texts}))
+    number = {kind: at for at, kind in enumerate(kinds)}
+    return kinds, np.array([number[by_text[text]] for text in texts], dtype=np.int64)
 
 
 @dataclass(frozen=True)

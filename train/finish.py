@@ -12,11 +12,12 @@ import torch
 from okrcell.artifacts import atomic_write, commit, file_sha256, invalidate
 from okrcell.schemas import write_table
 from okrcell.train import resume
+from okrcell.train.calibrate import CALIBRATION, write_calibration
 from okrcell.train.card import CARD, model_card
 from okrcell.train.checkpoint import BEST, FORMAT, MODEL, WEIGHTS, save_weights
 from okrcell.train.data import SEEN, seen_cells
 from okrcell.train.export import PAIRS
-from okrcell.train.prepare import NEIGHBOURS, Prepared
+from okrcell.train.prepare import EVIDENCE, Prepared
 from okrcell.train.trainer import Trainer
 
 __all__ = ["facts_of", "weights_of", "write_run"]
@@ -78,6 +79,12 @@ def write_run(
         (out / BEST).unlink(missing_ok=True)
     atomic_write(out / MODEL, json.dumps(card, indent=1, sort_keys=True) + "\n")
     atomic_write(out / _HISTORY, json.dumps(state.history, indent=0) + "\n")
+    kept = BEST if config.keep == "best" and state.best else WEIGHTS
+    judged = prepared.judged
+    if write_calibration(
+        out, trainer, state.best, prepared.validation, judged, file_sha256(out / kept)
+    ):
+        files[CALIBRATION] = None
     files[SEEN] = write_table(out / SEEN, "seen_cells", seen_cells(prepared.original))
     files[PAIRS] = write_table(out / PAIRS, "pairs", table)
     hashes = {name: file_sha256(out / name) for name in sorted(files)}
@@ -88,5 +95,5 @@ def write_run(
     files[CARD] = None
     commit(out, "run", config=config.identity(), inputs=prepared.inputs, files=files, facts=facts)
     resume.drop(out)
-    for path in out.glob(f"*.{NEIGHBOURS}"):
+    for path in out.glob(f"*.{EVIDENCE}"):
         path.unlink(missing_ok=True)

@@ -133,7 +133,7 @@ def read(
             for (cells, rows), at in zip(found, members, strict=True)
         ]
     if config.preset == "mlp":
-        return _read_dense(pairs, found, numbers, members)
+        return _read_dense(pairs, found, numbers, members, config)
     parts = [
         tokenise(
             cells,
@@ -156,6 +156,7 @@ def _read_dense(
     found: list[tuple[CellMatrix, _Ints]],
     numbers: _Ints,
     members: list[_Ints],
+    config: TrainConfig,
 ) -> DenseCells:
     if pairs.variable is None:
         raise InternalError(
@@ -167,7 +168,9 @@ def _read_dense(
     n_cells = sum(map(len, members))
     values = np.zeros((n_cells, len(pairs.variable)), dtype=np.float32)
     for (cells, rows), number, at in zip(found, numbers, members, strict=True):
-        values[at] = dense(cells, rows, pairs.columns[number], pairs.variable)
+        values[at] = dense(
+            cells, rows, pairs.columns[number], pairs.variable, missing=config.missing_value
+        )
     return DenseCells(torch.from_numpy(values))
 
 

@@ -85,7 +85,11 @@ class CellTextModel:
         config = self.config
         made: CellInput
         if config.preset == "mlp":
-            made = DenseCells(torch.from_numpy(dense(cells, rows, columns, self._variable)))
+            made = DenseCells(
+                torch.from_numpy(
+                    dense(cells, rows, columns, self._variable, missing=config.missing_value)
+                )
+            )
         else:
             made = tokenise(
                 cells,

@@ -17,8 +17,8 @@ from okrcell.errors import ConfigError, TrainingError
 from okrcell.train.config import TrainConfig
 from okrcell.train.data import Pairs, load_pairs, load_texts
 from okrcell.train.distributed import World
+from okrcell.train.evidence import pair_evidence
 from okrcell.train.flops import fast_precision
-from okrcell.train.graph import expression_neighbours
 from okrcell.train.momentum import Momentum
 from okrcell.train.noise import corrupt, plant
 from okrcell.train.objectives.registry import build_objective
@@ -30,9 +30,9 @@ from okrcell.train.trainer import Trainer
 from okrcell.train.validate import choose_validation
 from okrcell.train.variable import with_variable
 
-__all__ = ["NEIGHBOURS", "Prepared", "build_trainer", "device_of", "inputs_of", "prepare"]
+__all__ = ["EVIDENCE", "Prepared", "build_trainer", "device_of", "inputs_of", "prepare"]
 
-NEIGHBOURS = "neighbours.npy"
+EVIDENCE = "evidence.npz"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _start_input(init: str | None) -> dict[str, str]:
 
 
 def build_trainer(prepared: Prepared, config: TrainConfig, world: World, run: Path) -> Trainer:
-    """Build towers, objective and optimiser; the neighbour graph is kept in the run's folder."""
+    """Build towers, objective and optimiser; the evidence is kept in the run's folder."""
     device = device_of(config)
     precision = fast_precision(device) if config.precision == "auto" else config.precision
     pairs = prepared.pairs
@@ -192,11 +192,7 @@ def build_trainer(prepared: Prepared, config: TrainConfig, world: World, run: Pa
     tower = build_tower(config, _width(pairs), text.dim, n_types).to(device)
     more: dict[str, Any] = {}
     if config.objective == "cra_plus":
-        neighbours = _neighbours(prepared, config, world, run)
-        more = {
-            "groups": torch.from_numpy(pairs.text).to(device),
-            "neighbours": torch.from_numpy(neighbours).to(device),
-        }
+        more = _evidence(prepared, config, world, run)
     objective = build_objective(
         config,
         len(pairs),
@@ -216,27 +212,25 @@ def _width(pairs: Pairs) -> int:
     return len(pairs.vocabulary) if pairs.variable is None else len(pairs.variable)
 
 
-def _neighbours(
+def _evidence(
     prepared: Prepared, config: TrainConfig, world: World, run: Path
-) -> npt.NDArray[np.int32]:
-    """Return int32 [n, k]; the first process searches, the others read its file."""
+) -> dict[str, torch.Tensor]:
+    """Return ``texts`` and ``chances`` of all pairs; the first process finds them, the others read."""
     if not config.consensus:
-        return np.zeros((len(prepared.pairs), 0), dtype=np.int32)
-    path = run / f"{_graph_key(prepared, config)}.{NEIGHBOURS}"
+        own = torch.from_numpy(prepared.pairs.text[:, None])
+        return {"texts": own, "chances": torch.ones(own.shape)}
+    path = run / f"{_evidence_key(prepared, config)}.{EVIDENCE}"
     if world.is_main and not path.exists():
-        say(f"Looking for {config.neighbours} neighbours of {len(prepared.pairs)} cells")
-        found = expression_neighbours(
-            prepared.pairs, config, seed=config.seed, device=device_of(config)
-        )
+        say(f"Weighing the evidence for {len(prepared.pairs)} pairs")
+        found = pair_evidence(prepared.pairs, config, seed=config.seed, device=device_of(config))
+        say(f"Worth of the sources: {found.facts}")
         with atomic_path(path) as temporary, temporary.open("wb") as handle:
-            np.save(handle, found)
+            np.savez(handle, texts=found.texts_NS, chances=found.chances_NS)
     world.barrier()
-    return np.asarray(np.load(path), dtype=np.int32)
+    with np.load(path) as stored:
+        return {name: torch.from_numpy(stored[name]) for name in ("texts", "chances")}
 
 
-def _graph_key(prepared: Prepared, config: TrainConfig) -> str:
-    keys = [
-        prepared.inputs, config.neighbours, config.graph_genes, config.graph_components,
-        config.seed, config.expression_noise, config.noise_seed,
-    ]  # fmt: skip
+def _evidence_key(prepared: Prepared, config: TrainConfig) -> str:
+    keys = [prepared.inputs, config.identity()]
     return hashlib.sha256(repr(keys).encode()).hexdigest()[:12]

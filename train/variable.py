@@ -84,6 +84,8 @@ def dense(
     columns: _Ints,
     chosen: _Ints,
     values: ValueKind | None = None,
+    *,
+    missing: float = 0.0,
 ) -> npt.NDArray[np.float32]:
     """Return float32 [n, G]: log1p of counts per 10,000; log-normalised data as they are.
 
@@ -98,8 +100,13 @@ def dense(
         int64 [G], vocabulary indices, as from :func:`choose_variable`.
     values
         Kind of the values, if not ``cells.values``.
+    missing
+        Stands for genes of ``chosen`` that no column holds: they were not measured, which is not the
+        same as not expressed. The tower ``mlp`` is given NaN where it standardises.
     """
     out = np.zeros((len(rows), len(chosen)), dtype=np.float32)
+    if missing != 0:
+        out[:, ~np.isin(chosen, columns)] = missing
     slots = np.full(max(int(columns.max(initial=0)), int(chosen.max(initial=0))) + 1, -1)
     slots[chosen] = np.arange(len(chosen))
     slot_of_column = np.where(columns >= 0, slots[columns], -1)

@@ -61,7 +61,7 @@ def build_objective(
     clean
         bool [n_pairs]: false where noise was planted; only ``clean_oracle`` may see it.
     **more
-        What ``cra_plus`` takes besides: ``groups`` and ``neighbours``.
+        What ``cra_plus`` takes besides: ``texts`` and ``chances``.
 
     Raises
     ------
