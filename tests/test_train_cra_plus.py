@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from okrcell.train import graph
 from okrcell.train.batch import Bank, Step
 from okrcell.train.config import TrainConfig
-from okrcell.train.consensus import consensus, text_support, updated_prediction
 from okrcell.train.distributed import SINGLE, World
 from okrcell.train.objectives.cra_plus import CraPlus
 from okrcell.train.objectives.soft_targets import (
@@ -24,7 +22,7 @@ from okrcell.train.objectives.soft_targets import (
     contrast,
     contrast_columns,
 )
-from okrcell.train.pair_state import gather_pair_states, restore_pair_states
+from okrcell.train.pair_state import gather_pair_states
 
 _SPEC = importlib.util.spec_from_file_location(
     "simulated_processes", Path(__file__).parent / "simulated_processes.py"
@@ -33,7 +31,7 @@ _MODULE = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_MODULE)
 simulated = _MODULE.simulated
 
-N_PAIRS, N_TEXTS, N, DIM, K = 24, 7, 8, 5, 6
+N_PAIRS, N_TEXTS, N, DIM, K = 24, 7, 8, 5, 3
 
 
 def unit(n: int, seed: int) -> torch.Tensor:
@@ -42,18 +40,25 @@ def unit(n: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(rows, dim=1)
 
 
-def random_pairs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def random_pairs(seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Text of each pair, its reliability, the texts in question and their chances."""
     rng = np.random.default_rng(seed)
     groups = torch.from_numpy(rng.integers(0, N_TEXTS, N_PAIRS))
     groups[:N_TEXTS] = torch.arange(N_TEXTS)
-    neighbours = [
-        rng.choice(np.delete(np.arange(N_PAIRS), i), K, replace=False) for i in range(N_PAIRS)
-    ]
     prior = torch.from_numpy(rng.uniform(0.3, 1, N_PAIRS).astype(np.float32))
-    return groups, torch.from_numpy(np.stack(neighbours).astype(np.int32)), prior
+    others = (
+        groups[:, None]
+        + torch.from_numpy(
+            rng.permuted(np.tile(np.arange(1, N_TEXTS), (N_PAIRS, 1)), axis=1)[:, :K]
+        )
+    ) % N_TEXTS
+    chances = torch.from_numpy(rng.dirichlet([1.5, 1, 1, 1], N_PAIRS).astype(np.float32))
+    texts = torch.cat([groups[:, None], others], 1).int()
+    texts[4, 3], chances[4, 3] = groups[4], 0.0  # filled up with the own text
+    return groups, prior, texts, chances / chances.sum(1, keepdim=True)
 
 
-GROUPS, NEIGHBOURS, PRIOR = random_pairs()
+GROUPS, PRIOR, TEXTS, CHANCES = random_pairs()
 TABLE = unit(N_TEXTS, 1)
 PAIRS = torch.tensor([3, 11, 0, 20, 5, 5 + N_TEXTS, 17, 9])
 TEACHER = (unit(N, 7), unit(N, 8))
@@ -89,10 +94,8 @@ def a_step(
 
 
 def build(world: World = SINGLE, prior: torch.Tensor = PRIOR, **keys: object) -> CraPlus:
-    config = TrainConfig(**({"objective": "cra_plus", "keep_texts": 3} | keys))
-    return CraPlus(
-        config, N_PAIRS, N_TEXTS, world, prior=prior, groups=GROUPS, neighbours=NEIGHBOURS
-    )
+    config = TrainConfig(**({"objective": "cra_plus"} | keys))
+    return CraPlus(config, N_PAIRS, N_TEXTS, world, prior=prior, texts=TEXTS, chances=CHANCES)
 
 
 def some_targets(bank: Bank | None, *, repaired: bool, seed: int = 5) -> Targets:
@@ -250,65 +253,6 @@ def test_of_many_texts_those_of_the_batch_and_its_targets_are_candidates(most: i
     assert_same([to_text.mean(), to_cell], [torch.stack(slow[0]).mean(), slow[1]])
 
 
-# --- consensus ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("debias", [False, True])
-@pytest.mark.parametrize("keep", [2, 8])
-def test_the_support_of_a_pair_is_counted_from_its_neighbours(debias: bool, keep: int):
-    neighbours = NEIGHBOURS.clone()
-    neighbours[4, 3:] = -1
-    neighbours[6] = -1
-    rows = torch.tensor([4, 6, 0, 13])
-    texts, weights = text_support(
-        neighbours, GROUPS, rows, N_TEXTS, keep=keep, debias=debias, smoothing=0.5
-    )
-    assert texts.shape == weights.shape == (4, 1 + min(keep, K))
-    assert (texts.dtype, weights.dtype) == (torch.int32, torch.float16)
-    share = Counter(GROUPS.tolist())
-    for row, found, weight in zip(rows.tolist(), texts.tolist(), weights.tolist(), strict=True):
-        counted = Counter(int(GROUPS[j]) for j in neighbours[row].tolist() if j >= 0)
-        score = {g: c / (K * share[g] / N_PAIRS + 0.5 if debias else 1) for g, c in counted.items()}
-        own = int(GROUPS[row])
-        expected = [(own, score.pop(own, 0.0))]
-        expected += sorted(score.items(), key=lambda item: (-item[1], item[0]))[:keep]
-        top = max([w for _, w in expected]) or 1
-        expected += [(own, 0.0)] * (len(found) - len(expected))
-        assert found == [g for g, _ in expected]
-        assert weight == pytest.approx([w / top for _, w in expected], abs=1e-3)
-
-
-def test_consensus_multiplies_neighbours_and_predictions():
-    weights = torch.tensor([[0.5, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.0, 0.0]]).half()
-    agreed, r = consensus(weights, None)
-    assert agreed.tolist()[0] == pytest.approx([1 / 3, 2 / 3, 0])
-    assert r.tolist() == [0.5, 0.0, 1.0]  # without neighbours a pair keeps its text
-    running = torch.tensor([[0.8, 0.2, 0.0], [0.0, 0.0, 0.0], [0.1, 0.2, 0.7]]).half()
-    agreed, r = consensus(weights, running)
-    assert r.tolist() == pytest.approx([1.0, 0.0, 1.0])
-    assert agreed[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0], abs=1e-3)
-    assert agreed[1].tolist() == pytest.approx([0, 2 / 3, 1 / 3])  # no prediction yet
-    first = updated_prediction(torch.zeros(1, 2).half(), torch.tensor([[0.9, 1e-9]]), 0.7)
-    assert first[0].tolist() == pytest.approx([0.9, 1e-6], rel=0.05)
-    second = updated_prediction(first, torch.tensor([[0.1, 0.5]]), 0.7)
-    assert second[0].tolist() == pytest.approx([0.66, 0.15], abs=1e-3)
-
-
-def test_a_mismatched_pair_among_like_cells_is_found_and_its_text_suggested():
-    groups = torch.arange(40) // 10  # four types of ten cells
-    groups[3], groups[25] = 2, 0  # two mistakes
-    inside = (torch.arange(40) // 10 * 10)[:, None] + torch.arange(10)[None]
-    others = torch.stack([row[row != i] for i, row in enumerate(inside)]).int()
-    made = CraPlus(
-        TrainConfig(objective="cra_plus"), 40, 4, SINGLE,
-        prior=torch.ones(40), groups=groups, neighbours=others,
-    )  # fmt: skip
-    r, suggested = made.reliability(), made.suggestions()
-    assert suggested.tolist() == (torch.arange(40) // 10).tolist()
-    assert (r.dtype, suggested.dtype) == (torch.float32, torch.int64)
-    assert set(torch.nonzero(r < 0.5).flatten().tolist()) == {3, 25}
-
-
 # --- the objective -----------------------------------------------------------------------------
 
 
@@ -348,70 +292,41 @@ def test_without_doubt_it_is_the_multi_positive_loss():
 @pytest.mark.parametrize("epoch", [2, 3])
 @pytest.mark.parametrize("repair", [False, True])
 @pytest.mark.parametrize("prior", [False, True])
-def test_targets_are_reliability_times_own_and_the_rest_consensus(
-    epoch: int, repair: bool, prior: bool
-):
-    made = build(repair=repair, reliability_prior=prior, group_targets=True)
-    cells, bank = unit(N, 2), a_bank()
-    made(a_step(cells, epoch=1, bank=bank))  # leaves predictions
-    made.start_epoch(epoch)
-    targets, _ = made._targets(a_step(cells, epoch=epoch, bank=bank))
+def test_targets_are_the_chances_of_the_texts_in_question(epoch: int, repair: bool, prior: bool):
+    made = build(repair=repair, reliability_prior=prior, repair_from_epoch=3)
+    bank = a_bank()
+    targets, log = made._targets(a_step(unit(N, 2), epoch=epoch, bank=bank))
     trusted = PRIOR if prior else torch.ones(N_PAIRS)
-    running = made.state.own("running")
-    for row, pair in enumerate(PAIRS.tolist()):
-        weights = made.support.own("weights")[pair].double()
-        product = weights * running[pair].double()
-        assert int((running[pair] > 0).sum()) == 4
-        agreed = product / product.sum() if epoch >= 3 else torch.zeros(4)
-        r = float(trusted[pair])
-        if epoch >= 3:
-            r *= float(product[0] / product.max())
-        expected = torch.zeros(4, dtype=torch.float64)
-        expected[0] = r
-        if repair and epoch >= 3:
-            expected += (1 - r) * agreed
-        torch.testing.assert_close(
-            targets.shares_NS[row].double(), expected.double(), rtol=1e-4, atol=1e-6
-        )
-    assert torch.equal(targets.texts_NS[:, 0], GROUPS[PAIRS])
-    stored = made.state.own("reliability") if epoch >= 3 else trusted
-    assert torch.equal(targets.bank_Q, stored[bank.pairs])
+    expected = CHANCES.half().float() if epoch >= 3 else torch.eye(1 + K)[:1].repeat(N_PAIRS, 1)
+    if not repair:
+        expected = torch.cat([expected[:, :1], torch.zeros(N_PAIRS, K)], 1)
+    own = expected[:, 0] * trusted
+    expected = torch.cat([own[:, None], expected[:, 1:]], 1)
+    torch.testing.assert_close(targets.shares_NS, expected[PAIRS])
+    torch.testing.assert_close(targets.bank_Q, own[bank.pairs])
+    torch.testing.assert_close(log["reliability"], own[PAIRS])
+    assert torch.equal(targets.texts_NS, TEXTS[PAIRS].long())
 
 
-def test_predictions_are_the_teachers_where_there_is_one_and_only_in_training():
-    cells = unit(N, 2)
-    for teacher, by in ((None, cells), (TEACHER, TEACHER[0])):
-        made = build()
-        made.eval()(a_step(cells, teacher=teacher))
-        assert not made.state.own("running").any()
-        made.train()(a_step(cells, teacher=teacher))
-        p = torch.softmax(by @ TABLE.T / 0.2, 1)
-        texts = made.support.own("texts")[PAIRS].long()
-        expected = p.gather(1, texts)
-        torch.testing.assert_close(
-            made.state.own("running")[PAIRS].double(), expected, rtol=1e-3, atol=1e-6
-        )
-    made = build(teacher_prediction=False)
-    made(a_step(cells, teacher=TEACHER))
-    p = torch.softmax(cells @ TABLE.T / 0.2, 1).gather(1, made.support.own("texts")[PAIRS].long())
-    torch.testing.assert_close(made.state.own("running")[PAIRS].double(), p, rtol=1e-3, atol=1e-6)
+def test_what_it_says_of_pairs():
+    made = build()
+    torch.testing.assert_close(made.reliability(), CHANCES[:, 0].half().float() * PRIOR)
+    best = TEXTS.gather(1, CHANCES.half().argmax(1, keepdim=True)).squeeze(1)
+    assert torch.equal(made.suggestions(), best.long())
+    plain = build(consensus=False)
+    torch.testing.assert_close(plain.reliability(), PRIOR)
+    assert torch.equal(plain.suggestions(), GROUPS)
 
 
-@pytest.mark.parametrize(
-    "off",
-    ["group_targets", "consensus", "debias", "running_prediction", "repair", "reliability_prior"],
-)
+@pytest.mark.parametrize("off", ["group_targets", "consensus", "repair", "reliability_prior"])
 def test_every_part_is_a_switch(off: str):
     cells = unit(N, 2)
     losses = []
     for made in (build(curriculum_q=0.5), build(curriculum_q=0.5, **{off: False})):
-        for epoch in (2, 3):
-            made.start_epoch(epoch)
-            losses.append(float(made(a_step(cells, epoch=epoch, bank=a_bank())).loss))
-    assert losses[1] != pytest.approx(losses[3], abs=1e-6)
+        losses.append(float(made(a_step(cells, epoch=3, bank=a_bank())).loss))
+    assert losses[0] != pytest.approx(losses[1], abs=1e-6)
     plain = build(curriculum_q=0.0)
-    plain(a_step(cells, epoch=2, bank=a_bank()))
-    assert float(plain(a_step(cells, epoch=3, bank=a_bank())).loss) != pytest.approx(losses[1])
+    assert float(plain(a_step(cells, epoch=3, bank=a_bank())).loss) != pytest.approx(losses[0])
 
 
 CASES = {
@@ -431,7 +346,12 @@ CASES = {
 def test_what_breaks_losses_does_not_break_this_one(case: str, grouped: bool, trusted: float):
     keys = dict(CASES[case])
     pairs = keys.pop("pairs", PAIRS)
-    made = build(prior=torch.full((N_PAIRS,), trusted), group_targets=grouped, curriculum_q=0.9)
+    made = build(
+        prior=torch.full((N_PAIRS,), trusted),
+        group_targets=grouped,
+        curriculum_q=0.9,
+        repair_from_epoch=3,
+    )
     leaf = unit(len(pairs), 2).float()
     if keys.pop("same", False):
         leaf = leaf[:1].repeat(len(pairs), 1)
@@ -479,25 +399,7 @@ def test_processes_equal_one(grouped: bool, size: int, monkeypatch: pytest.Monke
     for _, r, suggested, state in found:
         torch.testing.assert_close(r, alone[1])
         assert torch.equal(suggested, alone[2])
-        assert set(state) == {"state.running", "state.reliability"}
-        for name, values in state.items():
-            torch.testing.assert_close(values, alone[3][name])
-
-
-def test_a_resumed_objective_goes_on_as_if_nothing_had_happened():
-    def steps(made: CraPlus, epochs: range) -> list[float]:
-        losses = []
-        for epoch in epochs:
-            made.start_epoch(epoch)
-            losses.append(float(made(a_step(unit(N, epoch), epoch=epoch, bank=a_bank())).loss))
-        return losses
-
-    whole, first, second = build(), build(), build()
-    expected = steps(whole, range(1, 6))
-    before = steps(first, range(1, 4))
-    second.load_state_dict(first.state_dict())
-    restore_pair_states(second, gather_pair_states(first))
-    assert before + steps(second, range(4, 6)) == expected
+        assert state == alone[3] == {}  # all of it follows from the inputs
 
 
 # --- the graph ---------------------------------------------------------------------------------
@@ -522,8 +424,6 @@ def test_exact_neighbours_are_the_nearest_others():
     assert found.dtype == np.int32
     assert not (found == np.arange(1500)[:, None]).any()
     assert found[7, 0] == 3
-    without, _ = graph.nearest(vectors, 10, seed=0, skip_equal=True)
-    assert 3 not in without[7]
 
 
 def test_the_index_finds_nearly_all_and_the_same_twice():

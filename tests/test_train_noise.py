@@ -222,15 +222,3 @@ def test_components_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatc
     expected = (left * scale)[:, :5]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(scores @ scores.T, expected @ expected.T, atol=1e-4)
-
-
-def test_neighbours_are_a_function_of_the_pairs_and_skip_copies():
-    pairs = made_pairs()
-    keys = TrainConfig(neighbours=7, graph_genes=20, graph_components=5)
-    found = graph.expression_neighbours(pairs, keys, seed=0)
-    assert found.shape == (240, 7)
-    assert np.array_equal(found, graph.expression_neighbours(pairs, keys, seed=0))
-    assert not (found == np.arange(240)[:, None]).any()
-    pairs.row[1], pairs.dataset[1] = pairs.row[0], pairs.dataset[0]
-    assert graph.expression_neighbours(pairs, keys, seed=0)[1, 0] == 0
-    assert 0 not in graph.expression_neighbours(pairs, keys, seed=0, skip_equal=True)[1]

@@ -606,8 +606,8 @@ def test_every_name_has_an_objective():
         SINGLE,
         prior=torch.tensor(PRIOR),
         clean=torch.tensor(CLEAN),
-        groups=torch.arange(N_PAIRS) % N_TEXTS,
-        neighbours=torch.zeros(N_PAIRS, 3, dtype=torch.int32),
+        texts=torch.zeros(N_PAIRS, 3, dtype=torch.int32),
+        chances=torch.full((N_PAIRS, 3), 1 / 3),
     )
     assert type(made).__name__ == "CraPlus"
 

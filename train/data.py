@@ -203,7 +203,9 @@ def load_pairs(
         vocabulary = tuple(sorted({gene for matrix in matrices for gene in matrix.gene_ids}))
     else:
         texts, cell_types, vocabulary = like.texts, like.cell_types, like.vocabulary
-    kinds, text_kind = _kinds(profiles, found, texts)
+    kinds, text_kind = (
+        _kinds(profiles, found, texts) if like is None else (like.kinds, like.text_kind)
+    )
     index = {gene: at for at, gene in enumerate(vocabulary)}
     columns = (
         column_tokens(m.gene_ids, index, d) for d, m in zip(cells.datasets, matrices, strict=True)

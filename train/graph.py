@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from okrcell.train.config import TrainConfig
 from okrcell.train.data import Pairs
 from okrcell.train.variable import choose_variable, dense
 
-__all__ = ["components", "expression_neighbours", "nearest"]
+__all__ = ["components", "nearest"]
 
 _Floats = npt.NDArray[np.float32]
 
@@ -33,38 +32,6 @@ _PROBES = 14  # clusters that a cluster's cells are compared with
 _ROUNDS = 5
 _AXES_ROUNDS = 25
 _GROUP = 32
-_SAME = 1 - 1e-6
-
-
-def expression_neighbours(
-    pairs: Pairs,
-    config: TrainConfig,
-    *,
-    seed: int,
-    skip_equal: bool = False,
-    device: str = "cpu",
-) -> npt.NDArray[np.int32]:
-    """Return int32 [n, k]: for each pair the pairs of the most similar cells, the most similar first.
-
-    Log-normalised values of ``graph_genes`` variable genes, ``graph_components`` principal
-    components, cosine. Exact below 20,000 cells, else approximate. A function of its arguments on
-    one machine; blocks of cells are read one at a time.
-
-    Parameters
-    ----------
-    seed
-        Of the sample that the components are fitted on and of the clusters.
-    skip_equal
-        Leave out cells of equal expression: copies of a cell would vouch for each other.
-
-    Returns
-    -------
-    ndarray
-        Never the pair itself; -1 where a pair has fewer than k.
-    """
-    scores = components(pairs, config.graph_genes, config.graph_components, seed=seed)
-    found, _ = nearest(scores, config.neighbours, seed=seed, skip_equal=skip_equal, device=device)
-    return found
 
 
 def components(pairs: Pairs, n_genes: int, n_components: int, *, seed: int) -> _Floats:
@@ -128,7 +95,6 @@ def nearest(
     k: int,
     *,
     seed: int,
-    skip_equal: bool = False,
     exact: bool | None = None,
     device: str = "cpu",
 ) -> tuple[npt.NDArray[np.int32], _Floats]:
@@ -138,8 +104,6 @@ def nearest(
     ----------
     vectors
         float32 [N, P], rows of length 1.
-    skip_equal
-        Leave out rows that are equal.
     exact
         Compare all with all; by default below 20,000 rows.
 
@@ -155,9 +119,7 @@ def nearest(
     if exact if exact is not None else len(points) < EXACT_BELOW:
         keys = torch.arange(len(points), device=device)
         for start in range(0, len(points), 1024):
-            _search(
-                points, keys[start : start + 1024], keys, start, skip_equal, scratch, found, similar
-            )
+            _search(points, keys[start : start + 1024], keys, start, scratch, found, similar)
         return found.cpu().numpy(), similar.cpu().numpy()
     centres, cluster = _clusters(points, seed)
     order = torch.argsort(cluster, stable=True)
@@ -168,7 +130,7 @@ def nearest(
     for own, lists in enumerate(near):
         others = [members[other] for other in lists if other != own]
         keys = torch.cat([members[own], *others])
-        _search(points, members[own], keys, 0, skip_equal, scratch, found, similar)
+        _search(points, members[own], keys, 0, scratch, found, similar)
     return found.cpu().numpy(), similar.cpu().numpy()
 
 
@@ -197,7 +159,6 @@ def _search(
     rows: torch.Tensor,
     keys: torch.Tensor,
     start: int,
-    skip_equal: bool,
     scratch: torch.Tensor,
     found: torch.Tensor,
     similar: torch.Tensor,
@@ -215,8 +176,6 @@ def _search(
     torch.mm(points[rows], points[keys].T, out=values)
     values[:, n_keys:] = -math.inf
     values.diagonal(start).fill_(-math.inf)
-    if skip_equal:
-        values.masked_fill_(values >= _SAME, -math.inf)
     best, place = _top(values, k)
     found[rows, :k] = torch.where(best > -math.inf, keys[place], -1).int()
     similar[rows, :k] = best

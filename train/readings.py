@@ -80,7 +80,8 @@ def log_likelihoods(found: Readings, rows: slice, kinds_n: torch.Tensor) -> torc
     factor = own / (own - 1).clamp_min(1)
     at = squares.gather(1, kinds_n[:, None]).squeeze(1) * factor * factor
     without = _predictive(at, own - 1, p)
-    without = torch.where(own > 1, without, result.amax(1))
+    others = result.scatter(1, kinds_n[:, None], -torch.inf).amax(1).clamp_min(_NEVER)
+    without = torch.where(own > 1, without, others)
     return result.scatter_(1, kinds_n[:, None], without[:, None])
 
 
