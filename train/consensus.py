@@ -29,8 +29,6 @@ _FIRST_WEIGHT = 0.5
 _FIRST_KEPT = 0.8
 _PSEUDO = 2.0
 """Pairs of every kind that are taken to carry texts at random, so that no chance is 0."""
-_FAITH = 2.0
-"""Pairs of every kind that are taken to be right, so that without evidence a pair is believed."""
 _RIDGE = 1e-3
 _CHUNK = 1 << 18
 
@@ -67,7 +65,6 @@ def weigh(
     own_N = kinds_NS[:, 0]
     share_K = torch.bincount(own_N, minlength=n_kinds).double() / max(n, 1)
     table = torch.eye(n_kinds, dtype=torch.float64) * _FIRST_KEPT + (1 - _FIRST_KEPT) * share_K
-    prior = _PSEUDO * share_K + _FAITH * torch.eye(n_kinds, dtype=torch.float64)
     b = torch.full((n_sources,), _FIRST_WEIGHT, dtype=torch.float64)
     cells = (kinds_NS * n_kinds + own_N[:, None]).reshape(-1)
     posterior = torch.zeros(kinds_NS.shape)
@@ -91,7 +88,7 @@ def weigh(
             curve += (torch.einsum("ns,nsf,nsg->fg", p, f, f) - mean.T @ mean).double()
         if round_ == _ROUNDS:
             break
-        counted = seen.view(n_kinds, n_kinds) + prior
+        counted = seen.view(n_kinds, n_kinds) + _PSEUDO * share_K
         table = counted / counted.sum(1, keepdim=True)
         if transition:
             b = _stepped(b, slope / n, curve / n)

@@ -85,12 +85,13 @@ def pair_evidence(pairs: Pairs, config: TrainConfig, *, seed: int, device: str =
             names.append(SOURCES[3])
     valid = torch.ones_like(questions, dtype=torch.bool)
     valid[:, 1:] = questions[:, 1:] != questions[:, :1]
-    if not evidence:
-        evidence = [torch.zeros(questions.shape)]
-    chances, fitted = weigh(
-        torch.stack([_relative(values, valid) for values in evidence], dim=2),
-        questions, valid, n_kinds, transition=config.transition,
-    )  # fmt: skip
+    if evidence:
+        stacked = torch.stack([_relative(values, valid) for values in evidence], dim=2)
+        chances, fitted = weigh(stacked, questions, valid, n_kinds, transition=config.transition)
+    else:
+        chances = torch.zeros(questions.shape)
+        chances[:, 0] = 1.0
+        fitted = {"weights": [], "kept": 1.0}
     facts = {"weights": dict(zip(names, fitted["weights"], strict=False)), "kept": fitted["kept"]}
     texts = _texts(pairs, text_kind, questions.numpy(), near)
     return Evidence(texts, chances.numpy(), facts)
