@@ -28,7 +28,7 @@ from okrcell.train.data import Pairs
 from okrcell.train.graph import components, nearest
 from okrcell.train.readings import fit_readings, log_likelihoods
 
-__all__ = ["SOURCES", "Evidence", "pair_evidence"]
+__all__ = ["SOURCES", "Evidence", "kinds_in_question", "pair_evidence"]
 
 SOURCES = ("neighbours", "readings", "markers", "markers of neighbours")
 
@@ -74,7 +74,7 @@ def pair_evidence(pairs: Pairs, config: TrainConfig, *, seed: int, device: str =
     near = np.zeros((len(pairs), 0), dtype=np.int32)
     if config.neighbours:
         near, _ = nearest(scores, config.neighbours, seed=seed, device=device)
-    support = _support(torch.from_numpy(scores), torch.from_numpy(near), kinds, n_kinds, config)
+    support = kinds_in_question(torch.from_numpy(scores), torch.from_numpy(near), kinds, n_kinds, config)
     questions, evidence, names = support
     if config.markers and (votes := _votes(pairs, text_kind, n_kinds)) is not None:
         own = votes.gather(1, questions).float()
@@ -97,14 +97,30 @@ def pair_evidence(pairs: Pairs, config: TrainConfig, *, seed: int, device: str =
     return Evidence(texts, chances.numpy(), facts)
 
 
-def _support(
+def kinds_in_question(
     scores: torch.Tensor,
     near: torch.Tensor,
     kinds: torch.Tensor,
     n_kinds: int,
     config: TrainConfig,
 ) -> tuple[torch.Tensor, list[torch.Tensor], list[str]]:
-    """Return int64 [N, S], the kinds in question, and what neighbours and readings say of them."""
+    """Return int64 [N, S], the kinds in question, and what neighbours and readings say of them.
+
+    Parameters
+    ----------
+    scores
+        float32 [N, P], principal components.
+    near
+        int32 [N, k]: cells of like expression; -1 where there are fewer.
+    kinds
+        int64 [N].
+
+    Returns
+    -------
+    tuple
+        Kinds, the own one first, and again where there are fewer; a float32 [N, S] per source, log
+        likelihoods; the names of the sources.
+    """
     n, k = near.shape
     size = min(1 + config.keep_texts, n_kinds)
     share = torch.bincount(kinds, minlength=n_kinds).float() / max(n, 1)

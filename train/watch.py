@@ -22,10 +22,14 @@ _NEAR = 0.02
 
 
 def chance_gap(cells_nE: torch.Tensor, texts_nE: torch.Tensor, tau: float) -> float:
-    """Return ln(n) minus the cell-to-text cross-entropy of a batch, in nats; 0 is guessing."""
+    """Return how many nats above guessing, 1 / n, a batch's mean chance of the own text is.
+
+    The mean is of chances and not of their logarithms: texts that are wrong, and that the model rightly
+    rejects, do not hide what it has learnt of the others.
+    """
     logits = (cells_nE @ texts_nE.T / tau).float()
-    own = torch.log_softmax(logits, dim=1).diagonal().mean()
-    return math.log(len(logits)) + float(own)
+    own = torch.softmax(logits, dim=1).diagonal().mean()
+    return math.log(len(logits)) + math.log(max(float(own), 1e-30))
 
 
 class Watch:
