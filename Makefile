@@ -1,11 +1,12 @@
 # quickstart and test do all set-up themselves; they need Python 3.11-3.13 with venv, make, and the package index.
 PYTHON ?= python3
 OUT ?= quickstart-out
+MODEL ?= default-model
 VENV := .venv
 TESTENV := .venv-test
 SOURCES := $(shell git ls-files '*.py' 'pyproject.toml' 'constraints.txt' 'corpus/data/*' 'enrich/data/*' 'enrich/templates/*' 'evaluate/templates/*' 'examples/*' 2>/dev/null)
 
-.PHONY: quickstart test test-all lint bench clean
+.PHONY: quickstart default-model test test-all lint bench clean
 
 # An editable install, for development, lint and the quickstart.
 $(VENV)/packages: pyproject.toml constraints.txt
@@ -21,6 +22,10 @@ $(VENV)/ready: $(VENV)/packages $(SOURCES)
 
 quickstart: $(VENV)/ready
 	$(VENV)/bin/okrcell quickstart --out $(OUT)
+
+# Without DATA from scanpy's cells alone; with PAGE the page docs/default_model.md is written too.
+default-model: $(VENV)/ready
+	$(VENV)/bin/python benchmarks/default_model/run.py --out $(MODEL) $(if $(DATA),--data $(DATA)) $(if $(PAGE),--page $(PAGE))
 
 # The wheel as a user gets it (build/ also holds the links of the editable install: keep those), in an environment of its own: tests run what was installed.
 $(TESTENV)/ready: $(SOURCES)

@@ -13,6 +13,7 @@ import typer
 from okrcell import __version__, console
 from okrcell.corpus.commands import app as corpus_app
 from okrcell.enrich.commands import app as enrich_app
+from okrcell.evaluate.apply import commands as applied
 from okrcell.evaluate.commands import app as evaluate_app
 from okrcell.train.commands import app as train_app
 
@@ -29,6 +30,9 @@ app.add_typer(corpus_app, name="corpus")
 app.add_typer(enrich_app, name="enrich")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
+app.command()(applied.embed)
+app.command()(applied.annotate)
+app.command()(applied.find)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

@@ -74,6 +74,7 @@ def plan(out: Path, config: Path | None, seed: int) -> dict[str, str]:
         "train": f"{', '.join(configs.runs())}: {configs.train.epochs} epochs each, preset "
         f"{configs.train.preset}",
         "evaluate": "six tasks on test cells",
+        "robustness": "accuracy after training on wrong labels: three objectives, four rates",
         "report": str(out / "report.html"),
     }
 
@@ -112,7 +113,10 @@ def run(out: Path, config: Path | None, seed: int) -> dict[str, Any]:
         for name, keys in configs.runs().items():
             clock(f"train: {name}", _trainer(store, job, runs[name], keys))
         clock("evaluate", lambda: _evaluate(store, job, evaluation, runs, configs.evaluate))
-        report = clock("report", lambda: _report(out, evaluation, store, added, seed))
+        planted = clock("robustness", lambda: _robustness(store, job, out, configs.train))
+        report = clock(
+            "report", lambda: _report(out, evaluation, store, added, planted["rows"], seed)
+        )
         return {
             "report": str(report["path"]),
             "headline": report["headline"],
@@ -217,8 +221,21 @@ def _evaluate(
         return evaluate(methods, specs, out, keys, n_asked=len(runs), progress=advance)
 
 
+def _robustness(store: Path, job: Path, out: Path, keys: TrainConfig) -> dict[str, Any]:
+    from okrcell.evaluate.planted import OBJECTIVES, RATES, planted_curves
+
+    n = len(OBJECTIVES) * len(RATES)
+    with console.progress("Training on wrong labels", n, "runs") as advance:
+        return planted_curves(store, job, out / "robustness", keys, progress=advance)
+
+
 def _report(
-    out: Path, evaluation: Path, store: Path, added: dict[str, Any], seed: int
+    out: Path,
+    evaluation: Path,
+    store: Path,
+    added: dict[str, Any],
+    planted: list[dict[str, Any]],
+    seed: int,
 ) -> dict[str, Any]:
     from okrcell.corpus import ontology
     from okrcell.corpus.cells import load_mappings
@@ -242,6 +259,7 @@ def _report(
             **added["genes"],
         },
         "mapping_rows": load_mappings(store).to_pylist(),
+        "planted": planted,
         "warnings": [
             "700 cells of one donor: the intervals say nothing about other donors, tissues or laboratories.",
             "The two batches are synthetic: one library, half of its cells thinned by the computer.",

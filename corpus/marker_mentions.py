@@ -196,6 +196,9 @@ def _sign(words: Sequence[str], low: Sequence[str], inside: Sequence[bool], name
         place += 1
     after = low[place] if place < len(low) else ""
     told = words[place] if place < len(words) else ""
+    is_mark = after in words_of.ABSENT_MARKS or after in words_of.PRESENT_MARKS
+    if is_mark and name.start and low[name.start - 1] in words_of.ELSEWHERE:
+        return 0  # "presents antigen to CD8-positive T cells"
     if after in words_of.ABSENT_MARKS and low[place + 1 : place + 2] != ["for"]:
         return -1
     if after in words_of.PRESENT_MARKS and low[place + 1 : place + 2] != ["for"]:
@@ -251,7 +254,10 @@ def _denied(low: Sequence[str], at: int) -> bool:
     reach = low[max(at - _DENIAL_REACH, 0) : at]
     if "," in reach:
         reach = reach[len(reach) - list(reversed(reach)).index(",") :]
-    return any(word in words_of.DENIALS for word in reach) and "only" not in reach
+    denies = any(word in words_of.DENIALS for word in reach) or any(
+        pair in words_of.LACK_PHRASES for pair in zip(reach, reach[1:], strict=False)
+    )
+    return denies and "only" not in reach
 
 
 def _behind(low: Sequence[str], inside: Sequence[bool], place: int) -> int:

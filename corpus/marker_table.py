@@ -1,8 +1,7 @@
 """Marker genes of cell types: the shipped table, what the Cell Ontology says, and a user's own file.
 
 The table is ours: common knowledge of the field as facts, a line for each type, with the genes that its
-cells express and those that tell it apart by their absence. It was written without looking at any
-data that is evaluated, and it is never fitted.
+cells express and those that tell it apart by their absence. It was not fitted to any expression.
 """
 
 from __future__ import annotations

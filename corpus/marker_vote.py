@@ -47,8 +47,10 @@ _DROP = 0.5
 _RARE, _COMMON = 0.03, 0.5
 _AMBIENT = 0.05  # of a gene's mean rate, seen in cells that do not express it
 _LEAST_FOLD = 3.0
-_PRIOR_RATE = 1e-4  # of a marker in cells that express it, as if seen among _PRIOR_DEPTH molecules
-_PRIOR_DEPTH = 2e4
+_PRIOR_CELLS = (
+    5.0  # in which a marker has been seen on beforehand, at this many times the mean rate
+)
+_PRIOR_FOLD = 2.0
 _FIRST_SHARE = 0.3
 _ROUNDS = 20
 _MOST = 20.0  # nats: beyond this a gene is on, or off, for certain
@@ -100,7 +102,7 @@ def vote(
     chosen = asked
     if n > _FIT_CELLS:
         chosen = asked[np.unique(np.linspace(0, n - 1, _FIT_CELLS).astype(np.intp))]
-    rates = _fit(*_counts(cells, chosen, columns))
+    rates = _fit(*_counts(cells, chosen, columns), len(cells.gene_ids))
     present, absent = (signs > 0).T.astype(np.float32), (signs < 0).T.astype(np.float32)
     p0 = np.clip(rates.share, _RARE, _COMMON)
     for block in _blocks(np.arange(n), len(columns)):
@@ -197,14 +199,16 @@ def _counts(
     return block[:, columns].toarray().astype(np.float32), depth
 
 
-def _fit(counts: _Floats, depth: _Floats) -> _Rates:
+def _fit(counts: _Floats, depth: _Floats, n_genes: int) -> _Rates:
     """Fit the two rates of each gene and the share of cells with it on, by expectation-maximisation."""
     total = max(float(depth.sum(dtype=np.float64)), 1.0)
     sums = counts.sum(axis=0, dtype=np.float64)
     off = np.maximum(_AMBIENT * sums / total, 1e-7)
     seen = ((counts > 0) * depth).sum(axis=0, dtype=np.float64)
-    prior = _PRIOR_DEPTH * _PRIOR_RATE
-    on = np.maximum((sums + prior) / (seen + _PRIOR_DEPTH), _LEAST_FOLD * off)
+    # A gene that no cell shows still has a rate at which it would be seen.
+    before = _PRIOR_CELLS * total / max(len(counts), 1)
+    prior = before * _PRIOR_FOLD / n_genes
+    on = np.maximum((sums + prior) / (seen + before), _LEAST_FOLD * off)
     share = np.full(counts.shape[1], _FIRST_SHARE)
     for _ in range(_ROUNDS):
         odds = np.log(share / (1.0 - share)).astype(np.float32)
@@ -213,7 +217,7 @@ def _fit(counts: _Floats, depth: _Floats) -> _Rates:
         share = np.clip(is_on.mean(axis=0, dtype=np.float64), 1e-3, 1 - 1e-3)
         molecules = np.einsum("iu,iu->u", is_on, counts, dtype=np.float64)
         possible = np.einsum("iu,i->u", is_on, depth[:, 0], dtype=np.float64)
-        on = np.maximum((molecules + prior) / (possible + _PRIOR_DEPTH), _LEAST_FOLD * off)
+        on = np.maximum((molecules + prior) / (possible + before), _LEAST_FOLD * off)
     return _rates(on, off, share)
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "CONTRAST",
     "CONTRAST_PHRASES",
     "DENIALS",
+    "ELSEWHERE",
     "FAMILIES",
     "GONE",
     "HAVE",
@@ -31,6 +32,8 @@ __all__ = [
 UNTOLD = frozenset("CD15 CD15S CD57 CD75 CD32 CD45RA CD45RB CD45RC CD45RO CD45R B220".split())
 """Epitopes that a count of molecules of a gene does not tell: isoforms, sugars, families."""
 ONE_OF = {"CD16": frozenset({"FCGR3A"})}
+ELSEWHERE = frozenset("to with by from into against on between".split())
+"""Before a marked name: it is another cell's."""
 FAMILIES = frozenset("interleukin keratin cytokeratin aquaporin claudin mucin".split())
 SUBUNITS = {"alpha": "A", "beta": "B"}
 CHAINS = frozenset(

@@ -33,7 +33,7 @@ def outputs_of(
     """Embed the data; a method that refines another takes what that one gave, if it is the last."""
     if method.refines is not None and method.refines.identity in shared:
         base = shared[method.refines.identity]
-        found = [replace(o, name=method.name, refined=True) for o in base.found]
+        found = [replace(method.derive(o), name=method.name) for o in base.found]
         return Outputs(found, base.seeds, base.notes)
     seeds = list(range(config.seed, config.seed + method.n_seeds))
     try:
@@ -83,7 +83,8 @@ def ask(
             f"{data.dataset}: {method.name} was shown labels of train cells, so clustering and batch "
             "correction look at its test cells alone; it is not tested against methods that saw none."
         ]
-    if task in {"zero_shot", "retrieval"} and method.encode_text is None:
+    mute = method.encode_text is None and method.votes != "alone"
+    if task in {"zero_shot", "retrieval"} and mute:
         return TaskResult(notes=[f"{method.name} gave no text vectors: {task} was left out."])
     if task == "clustering":
         from okrcell.evaluate.clustering import clustering

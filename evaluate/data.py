@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from okrcell.corpus.marker_table import Marker
     from okrcell.corpus.shards import CellMatrix
 
 __all__ = ["UNLABELLED", "EvalData", "Strings", "TextKind"]
@@ -51,6 +52,9 @@ class EvalData:
         where no method has learnt from any of them, and needed where test cells come from one batch.
     vectors
         Embeddings that came with the cells: ``obsm`` key to float32 [N, D].
+    cited
+        Profile id to the marker genes that its description names, with what it cites for them, where
+        the description comes with its sentences.
     notes
         What a reader must know about these data, one sentence each.
     merged
@@ -77,6 +81,7 @@ class EvalData:
     candidate_roots: tuple[str, ...] = ()
     integration: Literal["test", "all"] = "test"
     vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    cited: Mapping[str, tuple[Marker, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sha256: str = ""

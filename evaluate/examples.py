@@ -13,7 +13,7 @@ from okrcell.schemas import read_table
 if TYPE_CHECKING:
     from okrcell.evaluate.data import EvalData
 
-__all__ = ["choose_profiles", "collect_examples"]
+__all__ = ["choose_profiles", "claim_with_evidence", "collect_examples", "offered_passages"]
 
 N_EXAMPLES = 3
 
@@ -37,7 +37,7 @@ def collect_examples(job: Path, profiles: Sequence[str], data: EvalData) -> list
         row["profile_id"]: row
         for row in read_table(job / "descriptions.parquet", "descriptions").to_pylist()
     }
-    offered = _offered(job, profiles)
+    offered = offered_passages(job, profiles)
     found = []
     for profile in profiles:
         row = rows[profile]
@@ -54,13 +54,13 @@ def collect_examples(job: Path, profiles: Sequence[str], data: EvalData) -> list
                 "screen_cosine": row["screen_cosine"],
                 "leaked_names": list(row["leaked_names"] or ()),
                 "text": row["text"] or "",
-                "claims": [_claim(claim, offered[profile]) for claim in told],
+                "claims": [claim_with_evidence(claim, offered[profile]) for claim in told],
             }
         )
     return found
 
 
-def _offered(job: Path, profiles: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+def offered_passages(job: Path, profiles: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Return per profile the passages that were offered for it, by snippet id."""
     evidence = {
         row["evidence_id"]: row
@@ -74,7 +74,16 @@ def _offered(job: Path, profiles: Sequence[str]) -> dict[str, dict[str, Mapping[
     return found
 
 
-def _claim(claim: Mapping[str, Any], offered: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def claim_with_evidence(
+    claim: Mapping[str, Any], offered: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return a claim with its verdict and, for each citation, the passage, its source and the quote.
+
+    Parameters
+    ----------
+    offered
+        Passages of the claim's profile, from :func:`offered_passages`.
+    """
     evidence = []
     for citation in claim["citations"]:
         passage = offered.get(citation["snippet_id"], {})

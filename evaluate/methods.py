@@ -71,6 +71,9 @@ class MethodOutput:
         test cells alone.
     refined
         Zero-shot scores are smoothed over a neighbour graph of the test cells (GRIT).
+    votes
+        ``beside``: marker genes of the candidates vote beside the zero-shot scores; ``alone``: there
+        is nothing but their vote, and neither cells nor texts have vectors.
     """
 
     name: str
@@ -85,6 +88,7 @@ class MethodOutput:
     coverage: float | None = None
     used_labels: bool = False
     refined: bool = False
+    votes: Literal["", "beside", "alone"] = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ class Method:
     vectors
         The ``obsm`` key that it reads, empty for others.
     refines
-        The method whose zero-shot scores this one smooths, else None.
+        The method whose zero-shot scores this one smooths or adds votes to, else None.
+    derive
+        What that method made of the data to what this one makes of them.
     """
 
     name: str
@@ -125,6 +131,7 @@ class Method:
     runs: tuple[Path, ...] = ()
     vectors: str = ""
     refines: Method | None = None
+    derive: Callable[[MethodOutput], MethodOutput] = lambda output: output
 
 
 def cell_text(data: EvalData, row: int, texts: TextSource) -> str:

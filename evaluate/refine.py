@@ -24,7 +24,7 @@ from okrcell.evaluate.baselines import log_normalised
 from okrcell.evaluate.data import EvalData
 from okrcell.evaluate.methods import Vectors, as_float32
 
-__all__ = ["STRENGTH", "graph_basis", "neighbor_graph", "refine_scores", "smoother"]
+__all__ = ["STRENGTH", "graph_basis", "neighbor_graph", "refine_scores", "smoother", "smoother_on"]
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -38,16 +38,16 @@ _TOLERANCE = 1e-8
 _MAX_STEPS = 500
 
 
-def graph_basis(data: EvalData) -> Vectors:
-    """Return principal components of the test cells, float32 [n_test, 50].
+def graph_basis(data: EvalData, split: str = "test") -> Vectors:
+    """Return principal components of a split's cells, float32 [n, 50]; of the test cells by default.
 
-    Fitted on the log-normalised expression of the test cells themselves, without labels. There are
+    Fitted on the log-normalised expression of these cells themselves, without labels. There are
     fewer components where there are fewer cells or genes, and one column of zeros where there is
     nothing to fit.
     """
     from sklearn.decomposition import PCA
 
-    test = log_normalised(data.matrix)[data.test]
+    test = log_normalised(data.matrix)[np.flatnonzero(data.splits == split)]
     n_components = min(_N_COMPONENTS, test.shape[0] - 1, test.shape[1] - 1)
     if n_components < 1:
         return np.zeros((test.shape[0], 1), dtype=np.float32)
@@ -94,7 +94,20 @@ def smoother(
         raise ValueError(f"k = {k} must be at least 1, strength = {strength} at least 0")
     n = len(cells)
     idle = strength == 0 or n < 2
-    system, root = (None, None) if idle else _system(neighbor_graph(cells, k), strength)
+    return smoother_on(None if idle else neighbor_graph(cells, k), n, strength=strength)
+
+
+def smoother_on(
+    graph: sparse.csr_array | None, n: int, *, strength: float = STRENGTH
+) -> Callable[[NDArray[Float]], NDArray[Float]]:
+    """Return ``refine_scores`` over a graph of n cells that somebody else has made.
+
+    Parameters
+    ----------
+    graph
+        Symmetric, float64 [n, n], every cell with an edge; None gives scores back as they are.
+    """
+    system, root = (None, None) if graph is None else _system(graph, strength)
 
     def smooth(scores: NDArray[Float]) -> NDArray[Float]:
         if len(scores) != n:

@@ -9,6 +9,7 @@ from typing import Any
 from okrcell.artifacts import atomic_write
 from okrcell.evaluate.export import export_tables_and_figures
 from okrcell.evaluate.folder import UNITS
+from okrcell.evaluate.planted import planted_figure
 from okrcell.evaluate.report_data import (
     Dataset,
     Details,
@@ -30,7 +31,7 @@ from okrcell.evaluate.report_tables import (
 from okrcell.evaluate.report_verdict import verdict
 from okrcell.evaluate.words import limits, methods_paragraph
 
-__all__ = ["export_tables_and_figures", "write_report"]
+__all__ = ["environment", "export_tables_and_figures", "write_report"]
 
 _MOST_TESTS = 400
 """Beyond this many paired tests the page shows those of the main method alone."""
@@ -48,7 +49,8 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
         What only the caller knows; all keys are optional. ``title`` and ``subtitle`` (str);
         ``warnings`` and ``commands`` (lists of str); ``data_card``, ``gene_coverage`` and
         ``versions`` (mappings to text or numbers); ``mapping_rows`` (list of mappings with the
-        columns of the ``mappings`` table).
+        columns of the ``mappings`` table); ``planted`` (rows of
+        :func:`okrcell.evaluate.planted.planted_curves`).
 
     Raises
     ------
@@ -61,7 +63,7 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
     several = len(ev.datasets) > 1
     told = notes(ev, context.get("warnings", ()))
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     html = page.render(
         title=context.get("title", "okrcell evaluation"),
         subtitle=context.get("subtitle", ""),
@@ -81,6 +83,7 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
         ],
         methods=ev.methods,
         tasks=[_task(ev, task) for task in ev.tasks],
+        planted=planted_figure(context["planted"]) if context.get("planted") else None,
         tests=comparison_table(ev, _MOST_TESTS),
         n_tests=len(ev.comparisons),
         examples=_examples(ev),
@@ -105,7 +108,8 @@ def write_report(eval_dir: Path, out_html: Path, context: Mapping[str, Any] | No
     atomic_write(out_html, html)
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """Return the templates of evaluate, with everything escaped that is put into them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

@@ -18,6 +18,7 @@ from okrcell.errors import ConfigError, GeneCoverageError
 from okrcell.evaluate import baselines
 from okrcell.evaluate.config import TASKS, EvaluateConfig, Task
 from okrcell.evaluate.data import EvalData
+from okrcell.evaluate.derived import refined, voted
 from okrcell.evaluate.guards import check_alignment, check_unseen
 from okrcell.evaluate.methods import Method, MethodOutput, cell_text, unit
 
@@ -30,6 +31,7 @@ MAIN = "okrcell"
 BASELINES = ("pca", "pca+ridge", "pca+ridge-desc", "random")
 RESERVED = frozenset({"majority", "duplicate ceiling", "chance", "reference"})
 GRIT = "+grit"
+MARKERS = "+markers"
 
 Opener = Callable[[Path], Any]
 
@@ -87,14 +89,14 @@ def parse_methods(
         ordered.append(method)
         name = f"{method.name}{GRIT}"
         if grit and "zero_shot" in method.tasks and method.refines is None and name not in found:
-            ordered.append(_refined(method, name))  # right behind: it takes what that one embedded
+            ordered.append(refined(method, name))  # right behind: it takes what that one embedded
     return ordered
 
 
 def parse_method(text: str, config: EvaluateConfig, remember: _Texts, open_model: Opener) -> Method:
     """Return the method that a specification names.
 
-    ``[NAME=]SPEC[+grit]``, where SPEC is the folder of a trained run (several, of one model trained
+    ``[NAME=]SPEC[+markers][+grit]``, where SPEC is the folder of a trained run (several, of one model trained
     with several seeds, are joined by commas), the name of a baseline or peer,
     ``obsm:KEY[,texts=FILE]``, or ``MODULE:FUNCTION`` (also ``FILE.py:FUNCTION``).
     """
@@ -103,16 +105,18 @@ def parse_method(text: str, config: EvaluateConfig, remember: _Texts, open_model
     matched = _NAME.fullmatch(text)
     is_plain = Path(text).exists() or text.startswith("obsm:")
     name, spec = (matched["name"], matched["spec"]) if matched and not is_plain else ("", text)
-    if spec.endswith(GRIT):
-        base = parse_method(spec.removesuffix(GRIT), config, remember, open_model)
+    for switch, change in ((GRIT, refined), (MARKERS, voted)):
+        if not spec.endswith(switch):
+            continue
+        base = parse_method(spec.removesuffix(switch), config, remember, open_model)
         if "zero_shot" not in base.tasks:
             raise ConfigError(
                 f"method '{text}'",
-                found="+grit on a method that knows no texts",
+                found=f"{switch} on a method that knows no texts",
                 expected="a method that does zero-shot annotation",
-                fix="Leave +grit away.",
+                fix=f"Leave {switch} away.",
             )
-        return _refined(base, name or f"{base.name}{GRIT}")
+        return change(base, name or f"{base.name}{switch}")
     folders = [Path(part) for part in spec.split(",")]
     if spec in _SIMPLE:
         return replace(_SIMPLE[spec](config, remember), name=name or spec)
@@ -271,24 +275,6 @@ def _check_learnt(output: MethodOutput, encode: Callable[..., Any], data: EvalDa
     check_alignment(unit(output.cells[rows]), vectors, codes, output.name)
 
 
-def _refined(base: Method, name: str) -> Method:
-    def embed(data: EvalData, seed: int) -> MethodOutput:
-        return replace(base.embed(data, seed), name=name, refined=True)
-
-    return Method(
-        name,
-        fingerprint({"refines": base.identity}),
-        f"{base.name}, zero-shot scores smoothed over a neighbour graph of the test cells",
-        frozenset({"zero_shot"}),
-        embed,
-        base.n_seeds,
-        base.checkpoint,
-        base.runs,
-        base.vectors,
-        base,
-    )
-
-
 # --- baselines by name --------------------------------------------------------------------------
 
 
@@ -333,7 +319,20 @@ def _random(config: EvaluateConfig, remember: _Texts) -> Method:
     )
 
 
+def _markers(config: EvaluateConfig, remember: _Texts) -> Method:
+    from okrcell.evaluate.marker_method import alone, rules
+
+    return Method(
+        "markers",
+        fingerprint({"baseline": "markers", "markers": rules()}),
+        "the vote of marker genes of the candidates on each cell's expression, without any training",
+        frozenset({"zero_shot"}),
+        alone,
+    )
+
+
 _SIMPLE: dict[str, Callable[[EvaluateConfig, _Texts], Method]] = {
+    "markers": _markers,
     "pca": _pca,
     "pca+ridge": _ridge("label"),
     "pca+ridge-desc": _ridge("description"),

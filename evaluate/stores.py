@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from okrcell.artifacts import read_manifest
+from okrcell.corpus.marker_mentions import cited_markers
 from okrcell.errors import DataError
 from okrcell.evaluate.data import UNLABELLED, EvalData, Strings
 from okrcell.evaluate.guards import (
@@ -22,6 +23,7 @@ from okrcell.evaluate.guards import (
 from okrcell.schemas import read_table
 
 if TYPE_CHECKING:
+    from okrcell.corpus.marker_table import Marker
     from okrcell.corpus.shards import CellMatrix
 
 __all__ = ["load_store"]
@@ -57,7 +59,7 @@ def load_store(store: Path, job: Path, *, allow_named_types: bool = False) -> Ev
     labelled = [label_of(row).lower() not in UNLABELLED for row in rows]
     keep = np.flatnonzero(labelled)
     kept = [rows[i] for i in keep]
-    descriptions, notes, named = _descriptions(job, {row["profile_id"] for row in kept})
+    descriptions, cited, notes, named = _descriptions(job, {row["profile_id"] for row in kept})
     tested = {row["profile_id"] for row in kept if row["split"] == "test"}
     if not allow_named_types:
         check_named_types([named[p] for p in sorted(named.keys() & tested)], len(tested), job)
@@ -80,6 +82,7 @@ def load_store(store: Path, job: Path, *, allow_named_types: bool = False) -> Ev
             for p in profiles.values()
         },
         descriptions=descriptions,
+        cited=cited,
         notes=tuple(notes),
         tissue=_tissue(profiles.values()),
         cells_sha256=cells_fingerprint(store),
@@ -142,11 +145,17 @@ def _stack(store: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]])
     return type(first)(matrix=stacked, gene_ids=genes, values=first.values)
 
 
-def _descriptions(job: Path, wanted: set[str]) -> tuple[dict[str, str], list[str], dict[str, str]]:
-    """Return profile id to text, what to note, and profile id to the name that its text gives away."""
-    columns = ["profile_id", "status", "text", "original_text", "leaked_names"]
+def _descriptions(
+    job: Path, wanted: set[str]
+) -> tuple[dict[str, str], dict[str, tuple[Marker, ...]], list[str], dict[str, str]]:
+    """Return by profile id texts, the markers they name, and names they give away; and what to note.
+
+    Notes are the third of the four.
+    """
+    columns = ["profile_id", "status", "text", "original_text", "leaked_names", "claims"]
     table = read_table(job / "descriptions.parquet", "descriptions", columns).to_pylist()
     texts: dict[str, str] = {}
+    cited: dict[str, tuple[Marker, ...]] = {}
     named: dict[str, str] = {}
     rejected = 0
     for row in table:
@@ -156,6 +165,8 @@ def _descriptions(job: Path, wanted: set[str]) -> tuple[dict[str, str], list[str
         rejected += not good
         if good and row["leaked_names"]:
             named[row["profile_id"]] = str(row["leaked_names"][0])
+        if good and row["claims"]:
+            cited[row["profile_id"]] = cited_markers(row["claims"])
         texts[row["profile_id"]] = str(row["text"] if good else row["original_text"] or "")
     missing = sorted(profile for profile in wanted if not texts.get(profile))
     if missing:
@@ -181,4 +192,4 @@ def _descriptions(job: Path, wanted: set[str]) -> tuple[dict[str, str], list[str
             "Descriptions tell what training cells express, so zero-shot annotation of types that were "
             "trained on is not label-free here; write the texts with --no-expression for that."
         )
-    return texts, notes, named
+    return texts, cited, notes, named

@@ -11,8 +11,6 @@ Scores against thousands of terms are never held at once: cells are taken in chu
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +35,7 @@ from okrcell.evaluate.intervals import (
     type_counts,
     weighted_mean,
 )
+from okrcell.evaluate.marker_method import open_scores, voted_scores, voting_details
 from okrcell.evaluate.methods import MethodOutput, Vectors, as_float32, unit
 from okrcell.evaluate.ontology_credit import credit_between, credit_matrix, live_term
 from okrcell.evaluate.rows import TaskResult
@@ -53,10 +52,10 @@ _TOP_WRONG = 10
 def zero_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> TaskResult:
     """Score one method; every error is counted, none is set aside as "unknown" but where said.
 
-    Scores of a ``refined`` method are smoothed over the test cells before they are read.
+    Scores of a ``refined`` method are smoothed over the test cells before they are read. Where
+    markers vote, the votes are joined with the scores of all candidates, or stand in for them.
     """
-    assert method.cells is not None
-    assert method.encode_text is not None
+    assert method.votes == "alone" or (method.cells is not None and method.encode_text is not None)
     result = TaskResult()
     n_types = len(data.types)
     data = merge_types(data)
@@ -66,20 +65,24 @@ def zero_shot(method: MethodOutput, data: EvalData, config: EvaluateConfig) -> T
             "Cell Ontology term count as one."
         )
     cells = _cells(method, data, "test")
-    vectors = candidate_vectors(method, data)
-    scores = cells @ vectors.T
+    vectors = _vectors(method, data, cells)
+    scores = _scores(method, data, "test", cells, vectors)
+    if method.votes:
+        result.details["markers"], notes = voting_details(data)
+        result.notes += notes
     _add_scopes(result, method.name, scores, data, config)
     if method.known_texts is None:  # else it has no vectors for other words
-        _add_wordings(result, method, cells, data, config)
+        if method.votes != "alone":
+            _add_wordings(result, method, cells, data, config)
         for chosen in _open_sets(result, data, config):
             _add_open(result, method, chosen, cells, data, config)
     tuning = None
     if len(data.validation) >= MIN_VALIDATION:
-        tuning = _cells(method, data, "validation") @ vectors.T
+        tuning = _scores(method, data, "validation", _cells(method, data, "validation"), vectors)
     temperature = add_calibration(result, method.name, scores, tuning, data, config)
     if data.unseen:
         seen = np.flatnonzero(np.isin(data.types, sorted(data.seen)))
-        known = cells @ vectors[seen].T
+        known = scores[:, seen] if method.votes else cells @ vectors[seen].T
         add_auroc_of_unseen(result, method.name, known, temperature, data, config)
     return result
 
@@ -103,22 +106,29 @@ def _cells(method: MethodOutput, data: EvalData, split: str) -> Vectors:
     Those of a refined method are smoothed over the graph of these cells. Smoothing is linear, so that
     of the vectors is that of all scores, and is done once.
     """
-    assert method.cells is not None
+    if method.cells is None:
+        return np.zeros((int((data.splits == split).sum()), 1), dtype=np.float32)
     cells = unit(method.cells[data.splits == split])
     if not method.refined:
         return cells
     from okrcell.evaluate.refine import graph_basis, refine_scores
 
-    basis = graph_basis(data if split == "test" else _as_test(data, split))
-    return as_float32(refine_scores(cells, basis))
+    return as_float32(refine_scores(cells, graph_basis(data, split)))
 
 
-def _as_test(data: EvalData, split: str) -> EvalData:
-    """Return the data with another split in the place of the test cells, which are left out."""
-    splits = np.where(
-        data.splits == split, "test", np.where(data.splits == "train", "train", "left out")
-    )
-    return dataclasses.replace(data, splits=splits)
+def _vectors(method: MethodOutput, data: EvalData, cells: Vectors) -> Vectors:
+    """Return one row per type [T, D]; of zeros for what knows no texts."""
+    if method.encode_text is None:
+        return np.zeros((len(data.types), cells.shape[1]), dtype=np.float32)
+    return candidate_vectors(method, data)
+
+
+def _scores(
+    method: MethodOutput, data: EvalData, split: str, cells: Vectors, vectors: Vectors
+) -> Vectors:
+    """Return scores [n, T] of a split's cells for the types."""
+    scores: Vectors = cells @ vectors.T
+    return voted_scores(method, data, split, scores) if method.votes else scores
 
 
 def _add_scopes(
@@ -173,7 +183,7 @@ def _add_wordings(
         texts = type_texts(data, wording)
         if texts == main or (wording == "description" and data.text_kind == "label"):
             continue
-        scores = cells @ type_vectors(method.encode_text, texts).T
+        scores = _scores(method, data, "test", cells, type_vectors(method.encode_text, texts))
         found = read(scores, truth)
         counts = type_counts(truth, found.best, len(data.types))
         for metric, of in (
@@ -207,7 +217,6 @@ def _add_open(
     config: EvaluateConfig,
 ) -> None:
     """Add the rows of an open candidate set, for test cells whose type has a term."""
-    assert method.encode_text is not None
     labels = data.labels[data.test]
     term = {name: live_term(data.term_ids.get(name, "")) for name in data.types}
     term_of_cell = np.asarray([term[str(name)] for name in labels])
@@ -215,9 +224,14 @@ def _add_open(
     true_terms, truth = np.unique(term_of_cell[asked], return_inverse=True)
     position = {name: column for column, name in enumerate(chosen.terms)}
     columns = np.asarray([position[str(name)] for name in true_terms])
-    vectors = open_vectors(method.encode_text, chosen.terms, method.texts)
+    vectors = cells[:0]
+    if method.encode_text is not None:
+        vectors = open_vectors(method.encode_text, chosen.terms, method.texts)
     right = columns[truth]
-    found = nearest(cells[asked], vectors, right)
+    if method.votes:
+        found = read(open_scores(method, data, cells, vectors, chosen.terms)[asked], right)
+    else:
+        found = nearest(cells[asked], vectors, right)
     # Number the answers as the true terms are; any other candidate is of no true type.
     number = np.full(len(chosen.terms), -1, dtype=np.intp)
     number[columns] = np.arange(len(columns))

@@ -449,6 +449,17 @@ CONTEXT = {
         },
         {"field": "tissue", "label": "nowhere", "term_id": None, "score": None, "reason": None},
     ],
+    "planted": [
+        {
+            "objective": name,
+            "rate": rate,
+            "accuracy": 0.9 - rate,
+            "low": 0.85 - rate,
+            "high": 0.95 - rate,
+        }
+        for name in ("cra_plus", HOSTILE)
+        for rate in (0.0, 0.4)
+    ],
 }
 NASTY = (
     HOSTILE
@@ -463,6 +474,16 @@ NASTY_METHODS = ((NASTY, NASTY), *METHODS[1:])
 def page_of(folder: Path, tmp_path: Path, context: dict[str, Any] | None = None) -> str:
     write_report(folder, tmp_path / "web" / "report.html", context)
     return (tmp_path / "web" / "report.html").read_text(encoding="utf-8")
+
+
+def test_curves_of_wrong_labels_are_drawn_where_the_caller_has_them(tmp_path: Path) -> None:
+    toy = make_folder(tmp_path / "toy")
+    assert 'id="planted"' not in page_of(toy, tmp_path)
+    page = page_of(toy, tmp_path, CONTEXT)
+    section = page[page.index('id="planted"') :].split("</section>")[0]
+    assert "40 %" in section
+    assert "0.500" in section
+    assert HOSTILE not in section
 
 
 # --- numbers and words -----------------------------------------------------------------------

@@ -543,3 +543,102 @@ def test_types_of_one_term_are_one_in_zero_shot(tmp_path: Path) -> None:
     assert set(merged.labels[data.labels == "B lymphocyte"]) == {"B cell"}
     assert merge_types(merged) is merged
     assert type_texts(merged, "label")[0] == ("B cell", "B lymphocyte")
+
+
+MARKED = {"B cell": "CL:0000236", "T cell": "CL:0000084", "monocyte": "CL:0000576"}
+HEADS = ("B cell", "monocyte", "T cell")
+
+
+def marked_file(path: Path, n: int = 450) -> Path:
+    """Cells of three types that express the genes of their type, and hardly others; one embedding."""
+    rng = np.random.default_rng(1)
+    code = np.arange(n) % 3
+    rates = np.full((n, len(GENES)), 0.05)
+    own = {"B cell": (2, 3), "T cell": (0, 1, 11), "monocyte": (4, 5, 10, 12)}
+    for row, which in enumerate(code):
+        rates[row, list(own[TYPES[which]])] = 5.0
+        rates[row, 13:] = 1.0
+    obs = pd.DataFrame(
+        {"cell_type": np.asarray(TYPES)[code], "donor_id": [f"d{i % 6}" for i in range(n)]},
+        index=[f"cell{i}" for i in range(n)],
+    )
+    adata = AnnData(
+        rng.poisson(rates).astype(np.float32), obs=obs, var=pd.DataFrame(index=list(GENES))
+    )
+    order = np.asarray([HEADS.index(TYPES[which]) for which in code])
+    adata.obsm["X_weak"] = rng.normal(size=(n, 5)) + 0.5 * np.eye(3, 5)[order]
+    adata.write_h5ad(path)
+    np.savez(path.with_suffix(".npz"), texts=np.asarray(HEADS), vectors=np.eye(3, 5))
+    return path
+
+
+def test_markers_vote_alone_and_beside_other_scores(tmp_path: Path) -> None:
+    path = marked_file(tmp_path / "marked.h5ad")
+    weak = f"obsm:X_weak,texts={path.with_suffix('.npz')}"
+    config = QUICK.replace(tasks=("zero_shot", "retrieval"), open_candidates=("cl",))
+    methods = parse_methods(
+        [weak, f"{weak}+markers", f"{weak}+grit+markers", "markers", "markers+grit"], config
+    )
+    assert [m.name for m in methods[3:]] == ["markers", "markers+grit"]
+    assert all(m.tasks == {"zero_shot"} for m in methods[1:])
+    assert len({m.identity for m in methods}) == len(methods)
+    out = tmp_path / "out"
+    spec = DataSpec(path=path, terms=MARKED, split="random")
+    run(methods, (spec,), out, config)
+    rows = read_table(out / "results.parquet", "results").to_pylist()
+    value = {(row["method"], row["metric"]): row["value"] for row in rows}
+    base, key = methods[0].name, "accuracy (all)"
+    assert value[(base, key)] < 0.8
+    assert value[(f"{base}+markers", key)] > max(0.85, value[(base, key)] + 0.1)
+    assert value[(f"{base}+grit+markers", key)] > 0.9
+    assert value[("markers", key)] > 0.95
+    assert value[("markers+grit", key)] > 0.95
+    # Among all terms the markers alone are near, and are asked without any text.
+    assert value[("markers", "ontology_credit (all, all CL)")] > 0.3
+    details = json.loads((out / "details.json").read_text())
+    told = details["datasets"][0]["tasks"]["zero_shot"]["markers"]["markers"]
+    assert ["MS4A1", 1, "okrcell:markers"] in told["B cell"]
+    assert "retrieval" not in {row["task"] for row in rows if row["method"] == "markers"}
+
+
+def test_labels_do_not_reach_the_vote(tmp_path: Path) -> None:
+    import dataclasses
+
+    from okrcell.evaluate.marker_method import alone, voted_scores
+
+    path = marked_file(tmp_path / "marked.h5ad")
+    data = first(DataSpec(path=path, terms=MARKED, split="random"))
+    method = alone(data, 0)
+    nothing = np.zeros((len(data.test), 3), dtype=np.float32)
+    votes = voted_scores(method, data, "test", nothing)
+    shuffled = dataclasses.replace(data, labels=np.roll(data.labels, 1))
+    assert shuffled.types == data.types
+    np.testing.assert_array_equal(votes, voted_scores(method, shuffled, "test", nothing))
+
+
+def test_markers_of_a_description_keep_their_citations(tmp_path: Path) -> None:
+    import dataclasses
+
+    from okrcell.corpus.marker_table import Marker
+    from okrcell.evaluate.marker_method import type_markers, voting_details
+
+    data = first(DataSpec(path=marked_file(tmp_path / "marked.h5ad"), split="random"))
+    data = dataclasses.replace(
+        data,
+        term_ids={},
+        descriptions={"T cell": "It expresses CD3D.", "B cell": "x", "monocyte": "It lacks CD3E."},
+        cited={"B cell": (Marker("ENSG00000156738", "MS4A1", 1, "snip1 snip2"),)},
+    )
+    told = dict(zip(data.types, type_markers(data), strict=True))
+    assert [(m.symbol, m.sign, m.source) for m in told["T cell"]] == [
+        ("CD3D", 1, "description of T cell")
+    ]
+    assert told["B cell"][0].source == "snip1 snip2"
+    assert told["monocyte"][0].sign == -1
+    bare = dataclasses.replace(data, descriptions=dict.fromkeys(data.types, "no gene"))
+    assert "no marker of T cell, monocyte" in voting_details(bare)[1][0]
+
+
+def test_markers_beside_a_method_without_texts_are_refused() -> None:
+    with pytest.raises(ConfigError, match="knows no texts"):
+        parse_methods(["pca+markers"], QUICK)

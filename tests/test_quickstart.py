@@ -10,12 +10,11 @@ TOML = """
 [corpus]
 hold_out = ["CD56+ NK", "CD8+/CD45RA+ Naive Cytotoxic"]
 [train]
-preset = "tiny"
+preset = "mlp"
 epochs = 14
 batch_size = 64
 lr = 3e-3
 bank_size = 128
-max_genes = 32
 precision = "fp32"
 checkpoint_every = 5
 [evaluate]
@@ -61,6 +60,7 @@ def test_dry_run_writes_nothing(okrcell, tmp_path):
         "enrich",
         "train",
         "evaluate",
+        "robustness",
         "report",
     }
     assert not (tmp_path / "out").exists()
@@ -101,7 +101,7 @@ def test_killed_at_four_points_ends_in_the_same_state(okrcell, tmp_path):
     )
 
     again = go("killed")
-    assert again.stderr.count("unchanged, reused") == 11
+    assert again.stderr.count("unchanged, reused") == 12
     assert contents(tmp_path / "killed" / "out") == second
 
     result = json.loads(again.stdout)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from okrcell.corpus.marker_table import bundled_markers
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import ConfigError, GeneCoverageError, InternalError, TrainingError
 from okrcell.train import tokens
@@ -448,6 +449,9 @@ def test_dense_rows_are_log_normalised_counts():
     as_is = dense(logged, rows, columns, chosen)
     assert np.allclose(as_is[:, 3], logged.matrix.toarray()[rows, 37])
     assert dense(cells, rows[:0], columns, chosen).shape == (0, 6)
+    marked = dense(cells, rows, columns, chosen, missing=np.nan)
+    assert (np.isnan(marked) == (chosen == 70)).all()
+    assert (np.nan_to_num(marked) == found).all()
 
 
 @pytest.mark.parametrize("values", ["counts", "lognorm"])
@@ -501,6 +505,11 @@ def test_variable_genes_of_several_datasets(pairs):
     with_genes = with_variable(pairs, 20)
     assert with_genes.variable.tolist() == both.tolist()
     assert with_variable(with_genes, 5) is with_genes
+    more = with_variable(pairs, 20, markers=True)
+    named = {marker.gene_id for some in bundled_markers().values() for marker in some}
+    assert set(more.variable_ids) == set(with_genes.variable_ids) | (named & set(pairs.vocabulary))
+    assert len(more.variable) > 20
+    assert more.variable.tolist() == sorted(more.variable)
     config = TrainConfig(preset="mlp", workers=0, batch_size=12)
     index = np.array([len(pairs) - 1, 0, 70, 3])
     cells = read(with_genes, index, config)

@@ -15,6 +15,7 @@ from okrcell.train.batch import DenseCells, PackedCells
 from okrcell.train.config import PRESETS, TrainConfig
 from okrcell.train.dropout import Dropout
 from okrcell.train.flops import cost, fast_precision, flops, peak_flops
+from okrcell.train.mlp import standardised
 from okrcell.train.towers import build_tower
 
 N_GENES, N_BINS, TEXT = 30, 8, 12
@@ -225,6 +226,29 @@ def test_the_mlp_tower() -> None:
     tower.eval()
     assert torch.equal(tower(cells).cell, tower(cells, genes=False).cell)
     assert tower.types(out.state).shape == (6, 3)
+
+
+@torch.no_grad()
+def test_the_standardised_mlp_tower_leaves_out_what_was_not_measured() -> None:
+    torch.manual_seed(0)
+    tower = build_tower(TrainConfig(preset="mlp", standardise=True), 20, TEXT).eval()
+    whole = torch.rand(6, 20)
+    part = whole.clone()
+    part[:, 12:] = float("nan")
+    made = standardised(part)
+    assert (made[:, 12:] == 0).all()
+    torch.testing.assert_close(made[:, :12].mean(dim=1), torch.zeros(6))
+    torch.testing.assert_close(made[:, :12].std(dim=1, unbiased=False), torch.ones(6))
+    # Level and spread of a cell's values do not matter, nor do cells beside it.
+    cell = tower(DenseCells(part), genes=False).cell
+    torch.testing.assert_close(tower(DenseCells(3 * part + 1), genes=False).cell, cell)
+    torch.testing.assert_close(tower(DenseCells(part[2:3]), genes=False).cell, cell[2:3])
+    assert not torch.allclose(tower(DenseCells(part.nan_to_num(0.0)), genes=False).cell, cell)
+    # A cell of equal values, of one measured gene or of none is a finite vector.
+    odd = torch.full((3, 20), float("nan"))
+    odd[0], odd[1, 4] = 2.0, 1.0
+    assert (standardised(odd) == 0).all()
+    assert tower(DenseCells(odd), genes=False).cell.isfinite().all()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

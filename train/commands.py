@@ -190,7 +190,7 @@ def suspects(
             rows,
             frozenset({1, 2, 3}),
         )
-    elif shown:
+    if shown:
         rows = [
             [f"{row['score']:.2f}", row["donor"] or row["batch"] or row["dataset_id"], row["obs_name"]
              or f"all {row['cells']}", row["label"], row["suggested"], row["reason"]]

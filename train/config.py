@@ -107,6 +107,7 @@ class TrainConfig(StageConfig):
     hvgs: int = Field(default=2000, ge=1)
     input_dropout: float = Field(default=0.5, ge=0, lt=1)
     standardise: bool = False
+    marker_genes: bool = False
     thinning: float = Field(default=1.0, gt=0, le=1)
     gene_dropout: float = Field(default=0.0, ge=0, lt=1)
 

@@ -30,9 +30,9 @@ __all__ = [
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
-_SMOOTHING = 0.5  # neighbours that every label is given beforehand
+_SMOOTHING = 0.1  # neighbours that every label is given beforehand
 _FLOOR = 0.003  # chance that a label never has less of
-_TRUST = 0.5  # exponent of what the objective thinks of a pair
+_TRUST = 0.25  # exponent of what the objective thinks of a pair
 _ROUNDS = 100
 _BLOCK = 4096
 
@@ -91,8 +91,8 @@ def doubts(
         chance = e u / (e u + (1 - e) v)        v = q(own),  u = (1 - v) / (T - 1)
 
     e is what makes it the mean of all chances, found by iteration. Where the objective rates pairs,
-    the odds of the own label are first multiplied by the root of its reliability: the two see the
-    same cell and are no independent witnesses.
+    the odds of the own label are first multiplied by the fourth root of its reliability: the two see
+    the same cell and are no independent witnesses.
 
     The model of uniform mistakes is the weak point: where a label is mistaken for one sibling alone,
     chances are too low, though their order holds.

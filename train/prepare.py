@@ -108,7 +108,7 @@ def prepare(store: Path, job: Path, config: TrainConfig) -> Prepared:
     original = pairs
     pairs, facts = _with_noise(pairs, config)
     if config.preset == "mlp":
-        pairs = with_variable(pairs, config.hvgs)
+        pairs = with_variable(pairs, config.hvgs, markers=config.marker_genes)
     validation = load_pairs(store, texts, "validation", like=pairs)
     if facts and len(validation):
         # As noisy as training: nobody who has noisy pairs has clean ones to stop by.

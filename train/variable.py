@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from okrcell.corpus.expression import ValueKind
+from okrcell.corpus.marker_table import bundled_markers
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import TrainingError
 from okrcell.train.tokens import N_SPECIAL, PAD, gather
@@ -33,11 +34,23 @@ _MIN_CELLS = 3
 _MEAN_BINS = 20
 
 
-def with_variable(pairs: Pairs, n: int) -> Pairs:
-    """Return the pairs with ``variable`` set, by :func:`choose_variable` where it is not."""
-    return (
-        pairs if pairs.variable is not None else replace(pairs, variable=choose_variable(pairs, n))
-    )
+def with_variable(pairs: Pairs, n: int, *, markers: bool = False) -> Pairs:
+    """Return the pairs with ``variable`` set, by :func:`choose_variable` where it is not.
+
+    Parameters
+    ----------
+    markers
+        Add the genes that the shipped table names as markers, where some training cell measured them.
+        Genes that vary in one file only are seldom among the ``n``, and a type's markers often are such.
+    """
+    if pairs.variable is not None:
+        return pairs
+    chosen = choose_variable(pairs, n)
+    if markers:
+        named = {marker.gene_id for some in bundled_markers().values() for marker in some}
+        known = [at for at, gene in enumerate(pairs.vocabulary) if gene in named]
+        chosen = np.union1d(chosen, np.array(known, dtype=np.int64))
+    return replace(pairs, variable=chosen)
 
 
 def choose_variable(pairs: Pairs, n: int) -> _Ints:
