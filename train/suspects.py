@@ -281,7 +281,8 @@ def _joined(counts: npt.NDArray[np.int32], found: TrainedOn, labels: _Ints) -> D
 def write_tsv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows of :data:`COLUMNS` as a TSV with a header; atomically."""
     with storage_guard(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n")
     writer.writeheader()

@@ -87,4 +87,18 @@ def write_page(path: Path, metrics: dict[str, Any], keys: TrainConfig) -> None:
     ]
     f1 = sum(row["annotate"]["macro_f1"] for row in metrics["held_out"]) / n
     lines.append("| mean | | | | " + " | ".join(f"{m:.3f}" for m in means) + f" | {f1:.3f} |")
+    change = 100 * (means[2] - means[0])
+    lines += [
+        "",
+        f"On files like those that it was trained on, markers and smoothing change the mean accuracy by {change:+.1f} "
+        "points; they are there for studies that it never saw. `okrcell annotate --no-markers --no-refine` leaves them out. "
+        "Breast spots are mixtures of cells, and their labels uncertain.",
+        "",
+        "## Another model",
+        "",
+        "Copy `examples/default_model.toml`, change keys, and train on a store of your own: "
+        "`okrcell train run store --out run --config my.toml`. No descriptions and no language model are needed "
+        '(`text_source = "term"`). Cells made of markers are added to a store by '
+        "`okrcell.corpus.marker_cells.write_marker_cells` and `okrcell corpus add-cells`.",
+    ]
     atomic_write(path, "\n".join(lines).rstrip() + "\n")

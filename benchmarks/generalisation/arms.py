@@ -16,7 +16,7 @@ from studies import FILES, STUDIES, files_of
 
 from okrcell.corpus.type_texts import TypeForm
 
-__all__ = ["ARMS", "NAIVE", "RECIPE", "SEEDS", "Arm", "Run", "runs"]
+__all__ = ["ARMS", "NAIVE", "RECIPE", "SEEDS", "VERSION", "Arm", "Run", "runs"]
 
 VERSION = 1
 """Of what a run is; all are made anew where it changes."""

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from arms import VERSION
 from models import text_vectors
-from questions import as_data
+from questions import Answers, as_data
 from scipy import sparse
-from studies import FILES, candidates, test_cells, training_file
+from studies import candidates, files_of, test_cells, training_file
 
+from okrcell.artifacts import atomic_path
 from okrcell.corpus.shards import CellMatrix
 
 __all__ = ["BASELINES", "baseline"]
@@ -23,44 +25,53 @@ BASELINES = ("random", "majority", "gene names", "logistic transfer", "PCA + rid
 _GENES, _COMPONENTS = 2_000, 50
 
 
-def baseline(
-    kind: str, data: Path, work: Path, train: Sequence[str], tests: Sequence[str], seed: int
-) -> dict[str, np.ndarray]:
-    """Return the answers ``closed/FILE/learned`` of a baseline of :data:`BASELINES`.
+def baseline(kind: str, data: Path, work: Path, study: str, train: Sequence[str]) -> Answers:
+    """Return the answers ``closed/FILE/learned`` of a baseline about a study; they are kept.
 
     Parameters
     ----------
+    kind
+        Of :data:`BASELINES`.
     train
         Training files; the first two kinds and ``gene names`` read at most their labels.
     """
-    found: dict[str, np.ndarray] = {}
-    known = None
-    for name in tests:
-        terms, cells = candidates(data, FILES[name].study), test_cells(data, name)
+    path = work / "baselines" / f"{kind}-{study}-{VERSION}.npz".replace(" ", "-")
+    if not path.exists():
+        found = _ask(kind, data, work, study, train)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, **found)
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def _ask(kind: str, data: Path, work: Path, study: str, train: Sequence[str]) -> Answers:
+    found: Answers = {}
+    terms = candidates(data, study)
+    known = None if kind in ("random", "gene names") else _training(data, work, train)
+    for name in files_of(study):
+        cells = test_cells(data, name)
         n = len(cells.terms)
         if kind == "random":
-            said = np.random.default_rng([seed, 2]).integers(len(terms), size=n)
-        elif kind == "majority":
-            said = np.full(n, _commonest(data, work, train, terms))
+            said = np.random.default_rng(2).integers(len(terms), size=n)
         elif kind == "gene names":
-            said = _gene_names(data, work, name, terms, seed)
+            said = _gene_names(data, work, name, terms)
+        elif kind == "majority":
+            assert known is not None
+            # The first candidate where no training file has any of them.
+            commonest = np.argmax([(known[1] == term).sum() for term in terms])
+            said = np.full(n, commonest)
         else:
-            known = known or _training(data, work, train)
-            said = _transfer(kind, work, known, cells.matrix, terms, seed)
+            assert known is not None
+            said = _transfer(kind, work, known, cells.matrix, terms)
         found[f"closed/{name}/learned"] = said
     return found
 
 
-def _commonest(data: Path, work: Path, train: Sequence[str], terms: Sequence[str]) -> int:
-    """Return the candidate with most training cells; the first where none has any."""
-    _, labels = _training(data, work, train)
-    return int(np.argmax([(labels == term).sum() for term in terms]))
-
-
-def _gene_names(data: Path, work: Path, name: str, terms: Sequence[str], seed: int) -> np.ndarray:
+def _gene_names(data: Path, work: Path, name: str, terms: Sequence[str]) -> np.ndarray:
     from okrcell.evaluate.genept import genept
 
-    cells = genept(as_data(data, name), seed).cells
+    cells = genept(as_data(data, name), 0).cells
     assert cells is not None
     return (cells @ text_vectors(work, terms, "named").T).argmax(axis=1)
 
@@ -82,7 +93,6 @@ def _transfer(
     known: tuple[list[CellMatrix], np.ndarray],
     test: CellMatrix,
     terms: Sequence[str],
-    seed: int,
 ) -> np.ndarray:
     """Fit on the variable genes that the test file has, values scaled to the spread of training."""
     matrices, labels = known
@@ -94,7 +104,7 @@ def _transfer(
         from sklearn.linear_model import SGDClassifier
 
         model = SGDClassifier(
-            loss="log_loss", alpha=1e-3, class_weight="balanced", random_state=seed, max_iter=30,
+            loss="log_loss", alpha=1e-3, class_weight="balanced", random_state=0, max_iter=30,
             tol=None, average=True,
         )  # fmt: skip
         scores = model.fit(x, labels).decision_function(asked)
@@ -105,7 +115,7 @@ def _transfer(
     from sklearn.decomposition import PCA
     from sklearn.linear_model import Ridge
 
-    pca = PCA(_COMPONENTS, random_state=seed).fit(x)
+    pca = PCA(_COMPONENTS, random_state=0).fit(x)
     ridge = Ridge(1.0).fit(pca.transform(x), text_vectors(work, list(labels), "named"))
     return (ridge.predict(pca.transform(asked)) @ text_vectors(work, terms, "named").T).argmax(
         axis=1

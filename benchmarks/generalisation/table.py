@@ -39,7 +39,7 @@ def write_results(
     for kind in BASELINES:
         for study in STUDIES:
             train = _others(study)
-            found = baseline(kind, data, work, train, files_of(study), 0)
+            found = baseline(kind, data, work, study, train)
             table.add(kind, study, found, "learned", train)
     for study in STUDIES:
         found = answers(data, work, None, files_of(study), "named")
@@ -180,6 +180,8 @@ class Table:
                 )
                 mean, low, high = difference(ours, theirs, asked(self.data, study).boot)
                 row["gain"] = [mean, low, high]
+                best = np.mean(self.right[HINDSIGHT, study], axis=0)
+                row["gain over best"] = difference(ours, best, asked(self.data, study).boot)
                 gains.append(mean)
                 errors.append((high - low) / 2)
             studies[study] = row

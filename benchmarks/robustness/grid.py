@@ -23,7 +23,6 @@ __all__ = [
     "config_of",
     "grid",
     "key_of",
-    "tau_of",
     "tuned",
 ]
 
@@ -143,11 +142,6 @@ class Run:
 def tuned() -> dict[str, dict[str, float]]:
     """Return arm to the tuned keys, from the file that ``run.py --tune`` writes; none before."""
     return json.loads(TUNED.read_text())["chosen"] if TUNED.exists() else {}
-
-
-def tau_of(arm: str) -> float:
-    """Return the temperature of an arm."""
-    return tuned().get(arm, {}).get("tau", DEFAULT_TAU)
 
 
 def config_of(run: Run) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import argparse
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
@@ -89,13 +90,25 @@ def do(wanted: list[Run], arguments: argparse.Namespace) -> None:
     start, failed = time.monotonic(), 0
     places = [(run, arguments.data, arguments.work) for run in left]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, arguments.jobs), mp_context=context) as pool:
+    jobs = max(1, arguments.jobs)
+    with ProcessPoolExecutor(jobs, context, follow, (os.getpid(),)) as pool:
         for number, (said, is_good) in enumerate(pool.map(one, places), 1):
             failed += not is_good
             left_s = (time.monotonic() - start) / number * (len(left) - number)
             print(f"{number}/{len(left)} {said}, {left_s / 60:.0f} minutes left", flush=True)
     if failed:
         print(f"{failed} runs failed; the reasons stand above, and the next call tries them again")
+
+
+def follow(parent: int) -> None:
+    """End this process once the one that started it is gone, killed or not."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def one(place: tuple[Run, Path, Path]) -> tuple[str, bool]:

@@ -82,7 +82,7 @@ def _line(
         **dict(zip(("text", "data", "tower", "kind", "rate"), group, strict=True)),
         "arm": arm,
         "seeds": sorted(kept.run.seed for kept in runs),
-        "planted": runs[0].numbers["noise"],
+        "planted": _mean(_share_planted(kept) for kept in runs),
         "validation": _mean(kept.numbers["validation"]["accuracy"] for kept in runs),
         "best epoch": [kept.numbers["validation"]["epoch"] for kept in runs],
         **{
@@ -100,6 +100,11 @@ def _line(
         },
         "detection": _detection(runs),
     }
+
+
+def _share_planted(kept: Kept) -> float:
+    """Return the share of training pairs whose text was changed."""
+    return kept.numbers["noise"].get("mismatched", 0) / kept.numbers["pairs"]
 
 
 def _detection(runs: Sequence[Kept]) -> dict[str, Any] | None:

@@ -91,13 +91,14 @@ def swap_table(lines: Lines) -> Table:
             [
                 DATA[line["data"]].name,
                 line["arm"],
+                f"{line['planted']:.0%}",
                 *(f"{line[c]['accuracy']['value']:.1f}" for c in ("best", "last")),
                 *(_points(gap) if gap else _NONE for gap in gaps),
                 _ranged(detected["auroc"]) if detected else _NONE,
             ]
         )
     columns = [
-        "data", "objective", "best, %", "last, %", "best, over the oracle", "last, over the oracle",
+        "data", "objective", "pairs changed", "best, %", "last, %", "best, over the oracle", "last, over the oracle",
         "AUROC",
     ]  # fmt: skip
     return Table("Two types swapped in 40 % of the training donors", columns, rows)
@@ -122,12 +123,23 @@ def _points(value: dict[str, float]) -> str:
 
 def detection_table(lines: Lines) -> Table:
     """Return how well each reliability finds the planted pairs."""
-    columns = ["data", "noise", "objective", "AUROC", "precision", "Brier", "ECE", "repaired"]
+    columns = [
+        "data",
+        "noise",
+        "pairs changed",
+        "objective",
+        "AUROC",
+        "precision",
+        "Brier",
+        "ECE",
+        "repaired",
+    ]
     keys = ("auroc", "precision", "brier", "ece", "repaired")
     rows = [
         [
             DATA[line["data"]].name + ("" if line["tower"] == "mlp" else f", {line['tower']}"),
             _noise(line["kind"], line["rate"]),
+            f"{line['planted']:.0%}",
             line["arm"],
             *(_ranged(line["detection"].get(key)) for key in keys),
         ]

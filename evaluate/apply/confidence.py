@@ -29,7 +29,7 @@ from okrcell.evaluate.calibration import (
 __all__ = ["Confidence", "confidence_of"]
 
 Vectors = npt.NDArray[np.float32]
-_LEAST_TYPES = 2
+_LEAST_TYPES = 3
 _NO_THRESHOLD = 0.5
 
 
@@ -77,7 +77,7 @@ def confidence_of(
     ----------
     own
         Gives the types that the run was trained on, with markers: they are asked where fewer than
-        twenty validation cells, or fewer than two of their types, are among the candidates.
+        twenty validation cells, or fewer than three of their types, are among the candidates.
     encode
         Texts to float32 [n, E].
     tau
@@ -91,7 +91,8 @@ def confidence_of(
         )  # fmt: skip
     truth, asked = _truth(known, candidates)
     told = "among these candidates"
-    if len(asked) < MIN_VALIDATION or len(np.unique(truth[asked])) < _LEAST_TYPES:
+    least = min(_LEAST_TYPES, len(candidates))
+    if len(asked) < MIN_VALIDATION or len(np.unique(truth[asked])) < least:
         candidates = own()
         truth, asked = _truth(known, candidates)
         told = "among its own types, as too few of these are candidates here"

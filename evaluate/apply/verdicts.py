@@ -177,8 +177,8 @@ def doubt_notes(
 ) -> list[str]:
     """Say if far fewer cells than validation cells reach the score from which on answers can be relied on."""
     scores = verdicts.scores[~empty]
-    if confidence.kept is None or not len(scores):
-        return []
+    if confidence.kept is None or not len(scores) or confidence.accuracy == 1.0:
+        return []  # a threshold from answers that are all right means nothing
     share = float((scores >= confidence.threshold).mean())
     if share >= _FEW * confidence.kept:
         return []
