@@ -20,8 +20,8 @@ make default-model DATA=folder        # the labelled development files too: the 
 okrcell annotate default-model/run my_cells.h5ad --out annotated.h5ad
 ```
 
-Written by `benchmarks/default_model/run.py`; keys in `examples/default_model.toml`, chosen on other studies than those
-they are judged on ([generalisation](benchmarks/generalisation.md)).
+Written by `benchmarks/default_model/run.py`; keys in `examples/default_model.toml`. Why they are what they are, and how such
+a model travels to studies that it never saw: [generalisation](benchmarks/generalisation.md).
 """
 
 
@@ -37,7 +37,7 @@ def write_page(path: Path, metrics: dict[str, Any], keys: TrainConfig) -> None:
         f"`{keys.embedder}` by `{keys.objective}`; texts: name and definition of each type in the Cell Ontology.",
         f"- {run['pairs']:,} training cells with {run['texts']} distinct texts, "
         f"{metrics['marker_cells']:,} of them made of markers (`okrcell.corpus.marker_cells`); {run['steps']:,} steps"
-        + (f", {seconds} s on two cores." if seconds else "."),
+        + (f", trained in {seconds} s." if seconds else "."),
         f"- Fingerprint of the run: `{run['fingerprint'][:16]}`. Every training cell is in its `seen_cells.parquet`;",
         "  `okrcell evaluate` refuses them.",
         "- For human cells. A label is a suggestion: types that no text describes are given another's name, and "
