@@ -1,6 +1,8 @@
 # quickstart and test do all set-up themselves; they need Python 3.11-3.13 with venv, make, and the package index.
 PYTHON ?= python3
 OUT ?= quickstart-out
+# Tests of one file stay in one process, so that what they share is made once.
+WORKERS ?= -n 2 --dist loadfile
 MODEL ?= default-model
 VENV := .venv
 TESTENV := .venv-test
@@ -39,10 +41,10 @@ $(TESTENV)/ready: $(SOURCES)
 	touch $@
 
 test: $(TESTENV)/ready
-	$(TESTENV)/bin/pytest -m "not slow and not browser"
+	$(TESTENV)/bin/pytest $(WORKERS) -m "not slow and not browser"
 
 test-all: $(TESTENV)/ready
-	$(TESTENV)/bin/pytest --cov --cov-report=term
+	$(TESTENV)/bin/pytest $(WORKERS) --cov --cov-report=term
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
