@@ -215,7 +215,8 @@ def _evaluate(
     from okrcell.evaluate.specs import BASELINES, parse_methods
     from okrcell.evaluate.suite import suite_of
 
-    methods = parse_methods([f"{n}={path}" for n, path in runs.items()], keys, extra=BASELINES)
+    extra = (*BASELINES, "markers", f"{runs[MODEL]}+markers")
+    methods = parse_methods([f"{n}={path}" for n, path in runs.items()], keys, extra=extra)
     specs, _ = suite_of([store], descriptions=job)
     with console.progress("Evaluating", n_steps(methods, specs), "steps") as advance:
         return evaluate(methods, specs, out, keys, n_asked=len(runs), progress=advance)
@@ -298,7 +299,8 @@ def _commands(seed: int) -> list[str]:
         f"{train} --out train/okrcell",
         f"{train} --out train/label-text --text-source label",
         f"{train} --out train/infonce --objective infonce",
-        f"okrcell evaluate run train/okrcell --data corpus --descriptions enrich --out evaluate {keys}"
+        f"okrcell evaluate run train/okrcell markers train/okrcell+markers --data corpus"
+        f" --descriptions enrich --out evaluate {keys}"
         " --twin label-text=train/label-text --twin infonce=train/infonce",
         "okrcell evaluate report evaluate --out report.html",
     ]

@@ -101,12 +101,9 @@ def _transfer(
     spread = x.std(axis=0) + 1e-3
     x, asked = x / spread, _log_values(test, genes) / spread
     if kind == "logistic transfer":
-        from sklearn.linear_model import SGDClassifier
+        from sklearn.linear_model import LogisticRegression
 
-        model = SGDClassifier(
-            loss="log_loss", alpha=1e-3, class_weight="balanced", random_state=0, max_iter=30,
-            tol=None, average=True,
-        )  # fmt: skip
+        model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=100)
         scores = model.fit(x, labels).decision_function(asked)
         place = {term: at for at, term in enumerate(model.classes_)}
         columns = [place.get(term, -1) for term in terms]

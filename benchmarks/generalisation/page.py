@@ -48,6 +48,7 @@ def _page(table: dict[str, Any], figure: str) -> Iterable[str]:
         ),
     )
     yield from _notes(table)
+    yield from _section("Arms, each learned alone", _arms(table))
     for title, key in (("Accuracy", "accuracy"), ("Macro-F1", "macro_f1")):
         rows = _by_study(table, studies, lambda row, key=key: _number(row.get(key)), key)
         yield from _section(
@@ -74,6 +75,20 @@ def _page(table: dict[str, Any], figure: str) -> Iterable[str]:
         rows = _by_study(table, studies, lambda row, key=key: _number(row.get(key)), None)
         rows = [row for row in rows if any(cell != "–" for cell in row[1:-1])]
         yield from _section(title, _table(["method", *studies], [row[:-1] for row in rows]))
+
+
+def _arms(table: dict[str, Any]) -> Iterable[str]:
+    """Each arm in words; "and" is added to the arm above it, arms of the recipe differ from it in one thing."""
+    known = {method["name"]: method for method in table["methods"]}
+    rows = []
+    for name, about in table["arms"].items():
+        method = known.get("naive, file chosen" if name == "naive" else name)
+        if method is not None:
+            seeds = max(len(row["seeds"]) for row in method["studies"].values())
+            rows.append(
+                [name, about, seeds, _number(method.get("accuracy")), _gain(method.get("gain"))]
+            )
+    return _table(["arm", "what it is", "seeds", "mean accuracy", "points above naive"], rows)
 
 
 def _verdict(table: dict[str, Any]) -> Iterable[str]:

@@ -236,7 +236,8 @@ def ablations() -> Iterator[Run]:
             for on in range(2 ** len(PAPER_PARTS)):
                 switches = {part: bool(on >> n & 1) for n, part in enumerate(PAPER_PARTS)}
                 name = " + ".join(part for part, is_on in switches.items() if is_on) or "none"
-                keys = tuple(switches.items())
+                # The complementary term as the paper weighs it, whatever tuning chose.
+                keys = (*switches.items(), ("negative_weight", 5.0))
                 yield Run(
                     "facs", "mlp", "cra_paper", kind, 0.4, seed, keys=keys,
                     name=f"cra_paper: {name}", suite=kind == "uniform",

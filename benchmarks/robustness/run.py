@@ -51,7 +51,7 @@ def main() -> None:
     if arguments.tune is not None:
         from tune import tune
 
-        tune(arguments.tune, arguments.work, TUNED, lambda wanted: do(wanted, arguments))
+        tune(arguments.tune, arguments.work, TUNED, lambda wanted: do_all(wanted, arguments))
         return
     if not arguments.page:
         wanted = [run for section in arguments.only for run in grid()[section]]
@@ -76,14 +76,22 @@ def show(wanted: list[Run], work: Path) -> None:
     print(f"{sum(is_done(work, key_of(run)) for run in wanted)} of {len(wanted)} runs are done")
 
 
-def do(wanted: list[Run], arguments: argparse.Namespace) -> None:
-    """Do the runs that are left, in processes of one thread."""
+def do_all(wanted: list[Run], arguments: argparse.Namespace) -> None:
+    """Do the runs that are left, and wait for those that another call does."""
+    from results import is_done
+
+    while not do(wanted, arguments) and not all(is_done(arguments.work, key_of(r)) for r in wanted):
+        time.sleep(5)
+
+
+def do(wanted: list[Run], arguments: argparse.Namespace) -> int:
+    """Do the runs that are left, in processes of one thread; return how many failed."""
     from results import is_done
 
     left = list(
         {key_of(run): run for run in wanted if not is_done(arguments.work, key_of(run))}.values()
     )
-    left = left[: arguments.most]
+    left = left[: arguments.most] if arguments.tune is None else left
     print(f"{len(wanted) - len(left)} of {len(wanted)} runs are done", flush=True)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
@@ -98,6 +106,7 @@ def do(wanted: list[Run], arguments: argparse.Namespace) -> None:
             print(f"{number}/{len(left)} {said}, {left_s / 60:.0f} minutes left", flush=True)
     if failed:
         print(f"{failed} runs failed; the reasons stand above, and the next call tries them again")
+    return failed
 
 
 def follow(parent: int) -> None:
