@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from arms import RECIPE
+
 from okrcell.artifacts import atomic_write
 from okrcell.evaluate.figures import dots
 from okrcell.evaluate.report_figures import Figure
@@ -148,11 +150,21 @@ def _by_study(
 ) -> list[list[str]]:
     rows = []
     for method in table["methods"]:
+        if not _is_shown(method["name"]):
+            continue
         cells = [show(method["studies"].get(study, {})) for study in studies]
         last = (show_mean or _number)(method.get(mean)) if mean else ""
         if any(cell != "–" for cell in cells):
             rows.append([method["name"], *cells, last])
     return rows
+
+
+def _is_shown(method: str) -> bool:
+    """Say whether a method has a row: of arms other than the recipe, only what they learned alone."""
+    base = method
+    for switch in (", learned + graph", ", with vote", ", with vote + graph"):
+        base = base.removesuffix(switch)
+    return base in (method, RECIPE)
 
 
 def _number(value: float | None) -> str:
