@@ -106,8 +106,8 @@ def test_a_reading_is_the_discriminant_without_the_pair_itself():
 # --- consensus ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transition", [True, False])
-def test_the_consensus_is_its_equations(transition: bool):
+@pytest.mark.parametrize("witness", [0.0, 0.5, 1.0])
+def test_the_consensus_is_its_equations(witness: float):
     rng = np.random.default_rng(0)
     n, size, n_kinds, sources = 30, 3, 5, 2
     kinds = np.array([rng.permutation(n_kinds)[:size] for _ in range(n)])
@@ -118,7 +118,7 @@ def test_the_consensus_is_its_equations(transition: bool):
     f[~valid] = 0
     found, facts = weigh(
         torch.from_numpy(f), torch.from_numpy(kinds), torch.from_numpy(valid), n_kinds,
-        transition=transition,
+        witness=witness,
     )  # fmt: skip
     share = np.bincount(kinds[:, 0], minlength=n_kinds) / n
     table = 0.8 * np.eye(n_kinds) + 0.2 * share
@@ -126,7 +126,10 @@ def test_the_consensus_is_its_equations(transition: bool):
     for _ in range(16):
         p = np.exp(f.astype(float) @ b) * valid
         p /= p.sum(1, keepdims=True)
-        q = p * table[kinds, kinds[:, :1]] if transition else p.copy()
+        said = table[kinds, kinds[:, :1]]
+        returned = p * said**witness
+        returned /= returned.sum(1, keepdims=True)
+        q = p * said
         q /= q.sum(1, keepdims=True)
         last = table
         counted = np.zeros((n_kinds, n_kinds))
@@ -136,13 +139,12 @@ def test_the_consensus_is_its_equations(transition: bool):
         counted += 2 * share
         table = counted / counted.sum(1, keepdims=True)
         before = b
-        if transition:
-            mean = np.einsum("ns,nsf->nf", p, f)
-            slope = (np.einsum("ns,nsf->nf", q, f) - mean).mean(0) - 2e-3 * b
-            curve = (np.einsum("ns,nsf,nsg->fg", p, f, f) - mean.T @ mean) / n
-            step = np.linalg.solve(curve + 2e-3 * np.eye(sources), slope)
-            b = np.maximum(b + np.clip(step, -0.25, 0.25), 0)
-    np.testing.assert_allclose(found.numpy(), q, atol=1e-4)
+        mean = np.einsum("ns,nsf->nf", p, f)
+        slope = (np.einsum("ns,nsf->nf", q, f) - mean).mean(0) - 2e-3 * b
+        curve = (np.einsum("ns,nsf,nsg->fg", p, f, f) - mean.T @ mean) / n
+        step = np.linalg.solve(curve + 2e-3 * np.eye(sources), slope)
+        b = np.maximum(b + np.clip(step, -0.25, 0.25), 0)
+    np.testing.assert_allclose(found.numpy(), returned, atol=1e-4)
     assert facts["weights"] == pytest.approx(before, abs=1e-3)
     assert facts["kept"] == pytest.approx(float((np.diagonal(last) * share).sum()), abs=1e-3)
     assert (found.numpy()[~valid] == 0).all()
@@ -151,7 +153,7 @@ def test_the_consensus_is_its_equations(transition: bool):
 def test_sources_that_say_nothing_leave_every_pair_its_text():
     kinds = torch.tensor([[0, 1], [1, 0], [0, 1], [2, 0]] * 10)
     valid = torch.ones_like(kinds, dtype=torch.bool)
-    found, _ = weigh(torch.zeros(40, 2, 1), kinds, valid, 3)
+    found, _ = weigh(torch.zeros(40, 2, 1), kinds, valid, 3, witness=0.5)
     assert (found[:, 0] > found[:, 1]).all()
 
 
@@ -191,7 +193,7 @@ def test_markers_stand_when_most_pairs_are_wrong():
 
 
 @pytest.mark.parametrize(
-    "keys", [{"neighbours": 0}, {"readings": False}, {"markers": False}, {"transition": False},
+    "keys", [{"neighbours": 0}, {"readings": False}, {"markers": False}, {"witness": 0.0},
              {"debias": False}, {"keep_texts": 1}],
 )  # fmt: skip
 def test_every_source_is_a_switch(keys: dict[str, object]):

@@ -148,7 +148,7 @@ class TrainConfig(StageConfig):
     debias_smoothing: float = Field(default=1.0, ge=0)
     readings: bool = True
     markers: bool = True
-    transition: bool = True
+    witness: float = Field(default=0.5, ge=0, le=1)
     keep_texts: int = Field(default=8, ge=1)
     repair: bool = True
     repair_from_epoch: int = Field(default=1, ge=1)

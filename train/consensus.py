@@ -5,13 +5,14 @@ of each of them; none has read the pair's own text. They are pooled, and the tex
 is a noisy witness beside them::
 
     P_i(k) = softmax_k sum_f b_f f_i(k)                     evidence alone
-    Q_i(k) = P_i(k) A[k, own_i] / sum_l P_i(l) A[l, own_i]  with the pair's own text
+    Q_i(k) ~ P_i(k) A[k, own_i]^w                           with the pair's own text, Q of sum 1
 
 A[k, o] is the chance that a cell of kind k carries a text of kind o. The weights b and the table A are
 what makes the texts that all pairs carry most likely (expectation-maximisation; Dawid and Skene 1979
 without repeated witnesses, b by Newton's steps): so a source is worth what it has shown to be worth on
 these data, and kinds that are often taken for each other are told from kinds that are never. Nothing is
-learnt from clean labels; there are none.
+learnt from clean labels; there are none. In that fit w = 1; what is returned counts the witness by its
+``witness``: the evidence was learnt from these texts, so that at 1 what they say is counted twice.
 
 Shape suffixes: N pairs, S kinds in question, F sources, K kinds.
 """
@@ -40,7 +41,7 @@ def weigh(
     valid_NS: torch.Tensor,
     n_kinds: int,
     *,
-    transition: bool = True,
+    witness: float,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Return float32 [N, S], Q of the kinds in question, and the facts of the fit.
 
@@ -52,8 +53,8 @@ def weigh(
         int64; the own kind stands first.
     valid_NS
         bool: false where there is no further kind; the first is always valid.
-    transition
-        Without it the pair's own text is not asked: Q = P.
+    witness
+        w in [0, 1]; at 0 the pair's own text is not asked.
 
     Returns
     -------
@@ -69,6 +70,7 @@ def weigh(
     cells = (kinds_NS * n_kinds + own_N[:, None]).reshape(-1)
     posterior = torch.zeros(kinds_NS.shape)
     for round_ in range(_ROUNDS + 1):
+        is_last = round_ == _ROUNDS
         slope = torch.zeros_like(b)
         curve = torch.zeros(n_sources, n_sources, dtype=torch.float64)
         seen = torch.zeros(n_kinds * n_kinds, dtype=torch.float64)
@@ -76,22 +78,23 @@ def weigh(
             part = slice(begin, begin + _CHUNK)
             f, valid = evidence_NSF[part], valid_NS[part]
             p = (f @ b.float()).masked_fill(~valid, -torch.inf).softmax(1)
-            witness = table[kinds_NS[part], own_N[part, None]].float()
-            q = torch.where(valid, p * witness if transition else p, 0.0)
+            said = table[kinds_NS[part], own_N[part, None]].float()
+            q = torch.where(valid, p * (said**witness if is_last else said), 0.0)
             q /= q.sum(1, keepdim=True)
-            posterior[part] = q
+            if is_last:
+                posterior[part] = q
+                continue
             at = cells[begin * kinds_NS.shape[1] :][: q.numel()]
             seen += torch.bincount(at, q.reshape(-1).double(), minlength=len(seen))
             # What the sources say on average under Q and under P; and how it varies under P.
             mean = torch.einsum("ns,nsf->nf", p, f)
             slope += (torch.einsum("ns,nsf->nf", q, f) - mean).double().sum(0)
             curve += (torch.einsum("ns,nsf,nsg->fg", p, f, f) - mean.T @ mean).double()
-        if round_ == _ROUNDS:
+        if is_last:
             break
         counted = seen.view(n_kinds, n_kinds) + _PSEUDO * share_K
         table = counted / counted.sum(1, keepdim=True)
-        if transition:
-            b = _stepped(b, slope / n, curve / n)
+        b = _stepped(b, slope / n, curve / n)
     kept = float((table.diagonal() * share_K).sum())
     return posterior, {"weights": [round(float(w), 4) for w in b], "kept": round(kept, 4)}
 

@@ -74,7 +74,9 @@ def pair_evidence(pairs: Pairs, config: TrainConfig, *, seed: int, device: str =
     near = np.zeros((len(pairs), 0), dtype=np.int32)
     if config.neighbours:
         near, _ = nearest(scores, config.neighbours, seed=seed, device=device)
-    support = kinds_in_question(torch.from_numpy(scores), torch.from_numpy(near), kinds, n_kinds, config)
+    support = kinds_in_question(
+        torch.from_numpy(scores), torch.from_numpy(near), kinds, n_kinds, config
+    )
     questions, evidence, names = support
     if config.markers and (votes := _votes(pairs, text_kind, n_kinds)) is not None:
         own = votes.gather(1, questions).float()
@@ -87,7 +89,7 @@ def pair_evidence(pairs: Pairs, config: TrainConfig, *, seed: int, device: str =
     valid[:, 1:] = questions[:, 1:] != questions[:, :1]
     if evidence:
         stacked = torch.stack([_relative(values, valid) for values in evidence], dim=2)
-        chances, fitted = weigh(stacked, questions, valid, n_kinds, transition=config.transition)
+        chances, fitted = weigh(stacked, questions, valid, n_kinds, witness=config.witness)
     else:
         chances = torch.zeros(questions.shape)
         chances[:, 0] = 1.0

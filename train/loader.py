@@ -59,7 +59,11 @@ class Loader:
         start: int,
         stop: int,
     ) -> None:
-        self.pairs = with_variable(pairs, config.hvgs, markers=config.marker_genes) if config.preset == "mlp" else pairs
+        self.pairs = (
+            with_variable(pairs, config.hvgs, markers=config.marker_genes)
+            if config.preset == "mlp"
+            else pairs
+        )
         self.config, self.sampler, self.world = config, sampler, world
         self.start, self.stop = start, stop
         self._pin = torch.cuda.is_available() and config.device != "cpu"

@@ -96,7 +96,7 @@ def timed_evidence(vectors: np.ndarray, neighbours: np.ndarray) -> dict[str, Any
     asked = time.perf_counter() - begin
     stacked = torch.stack([values - values.amax(1, keepdim=True) for values in said], 2)
     begin = time.perf_counter()
-    weigh(stacked, questions, torch.ones_like(questions, dtype=torch.bool), N_TEXTS)
+    weigh(stacked, questions, torch.ones_like(questions, dtype=torch.bool), N_TEXTS, witness=0.5)
     weighed = time.perf_counter() - begin
     return {"cells": n, "asked, seconds": round(asked, 2), "weighed, seconds": round(weighed, 2)}
 
