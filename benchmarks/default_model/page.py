@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sources import CAP
+
 from okrcell.artifacts import atomic_write
 from okrcell.train.config import TrainConfig
 
@@ -47,7 +49,7 @@ def write_page(path: Path, metrics: dict[str, Any], keys: TrainConfig) -> None:
         "",
         "## Trained on",
         "",
-        "Do not test on these files: of each, seven tenths trained the model. At most 250 cells of a type were taken.",
+        f"Do not test on these files: of each, seven tenths trained the model. At most {CAP} cells of a type were taken.",
         "",
         "| file | sha256 | licence | cells: train, validation, test | split |",
         "|---|---|---|---|---|",

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,11 @@ from okrcell.console import say
 from okrcell.corpus import build, cells
 from okrcell.corpus.config import CellsConfig, CorpusConfig
 from okrcell.corpus.marker_cells import DATASET, write_marker_cells
-from okrcell.corpus.shards import load_matrix
+from okrcell.corpus.shards import CellMatrix, load_matrix
 from okrcell.train.config import TrainConfig
 from okrcell.train.loop import train
 
-_PER_TYPE = 10
+_PER_TYPE = 8
 
 
 def main() -> None:
@@ -93,12 +94,20 @@ def make_store(store: Path, sources: list[Source], corpus: CorpusConfig) -> dict
         )
         added[source.name] = cells.add_cells(store, source.path, corpus, how, source.decided)
     path = store.parent / "cells" / f"{DATASET}.h5ad"
-    backgrounds = [load_matrix(store, source.name) for source in sources]
+    backgrounds = [training_cells(store, source.name) for source in sources]
     write_marker_cells(path, backgrounds, per_type=_PER_TYPE)
     how = CellsConfig(dataset_id=DATASET, constants={"organism": "Homo sapiens"})
     all_of_them = corpus.replace(split_fractions=(1.0, 0.0, 0.0))
     added[DATASET] = cells.add_cells(store, path, all_of_them, how)
     return added
+
+
+def training_cells(store: Path, dataset: str) -> CellMatrix:
+    """Return the training cells of a dataset: held-out ones must not stand behind made ones either."""
+    table = cells.load_cells(store).to_pandas()
+    rows = table[(table["dataset_id"] == dataset) & (table["split"] == "train")]["row"].to_numpy()
+    found = load_matrix(store, dataset)
+    return replace(found, matrix=found.matrix[rows])
 
 
 if __name__ == "__main__":

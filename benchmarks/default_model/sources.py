@@ -20,7 +20,7 @@ from okrcell.corpus.normalise import read_overrides
 
 __all__ = ["CAP", "TERM", "Source", "prepared"]
 
-CAP = 250
+CAP = 150
 """Cells of one type that a file gives at most: no file and no type drowns the others."""
 
 TERM = "cell_type_ontology_term_id"
@@ -139,7 +139,7 @@ def _development(data: Path, path: Path, name: str, file: _File, folder: Path) -
 def _write(
     made: Any, types: np.ndarray, column: str, donors: np.ndarray | None, path: Path
 ) -> None:
-    """Write the cells that have a type, at most 250 of one."""
+    """Write the cells that have a type, at most 150 of one."""
     rng = np.random.default_rng(0)
     kinds = [np.flatnonzero(types == kind) for kind in np.unique(types[types != ""])]
     rows = np.sort(np.concatenate([rng.permutation(some)[:CAP] for some in kinds]))

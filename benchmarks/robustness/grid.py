@@ -96,6 +96,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "readings": {"readings": False},
     "markers": {"markers": False},
     "witness": {"witness": 0.0},
+    "half of the witness": {"witness": 0.5},
     "repair": {"repair": False},
 }
 """Parts of ``cra_plus`` by name, and the keys that switch each off."""
