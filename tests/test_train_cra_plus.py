@@ -94,7 +94,7 @@ def a_step(
 
 
 def build(world: World = SINGLE, prior: torch.Tensor = PRIOR, **keys: object) -> CraPlus:
-    config = TrainConfig(**({"objective": "cra_plus"} | keys))
+    config = TrainConfig(**({"objective": "cra_plus", "curriculum_q": 0.0} | keys))
     return CraPlus(config, N_PAIRS, N_TEXTS, world, prior=prior, texts=TEXTS, chances=CHANCES)
 
 

@@ -153,7 +153,7 @@ class TrainConfig(StageConfig):
     repair: bool = True
     repair_from_epoch: int = Field(default=1, ge=1)
     candidates: int = Field(default=4096, ge=2)
-    curriculum_q: float = Field(default=0.0, ge=0, le=1)
+    curriculum_q: float = Field(default=0.7, ge=0, le=1)
 
     mismatch: _Share = 0.0
     mismatch_kind: Literal["uniform", "sibling", "donor"] = "uniform"

@@ -86,7 +86,9 @@ class Run:
 NAIVE = "naive"
 RECIPE = "recipe"
 
-_GROUPED: dict[str, Any] = {"objective": "cra_plus", "consensus": False, "bank": False}
+_GROUPED: dict[str, Any] = {
+    "objective": "cra_plus", "consensus": False, "bank": False, "curriculum_q": 0.0,
+}  # fmt: skip
 """Cells of one text are one target; pairs are believed, as they are in the twin."""
 _STANDARD = _GROUPED | {"standardise": True}
 

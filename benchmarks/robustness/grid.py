@@ -28,7 +28,7 @@ __all__ = [
 
 VERSION = 1
 """Of what a run measures; every run is made anew where it changes."""
-REVISION = {"cra_plus": 2}
+REVISION = {"cra_plus": 3}
 """Of an objective's code: raise it, and only the runs of that objective are made anew."""
 
 TUNED = Path(__file__).parent / "results" / "tuned.json"
@@ -62,7 +62,7 @@ OWN_KEY: dict[str, tuple[str, tuple[float, ...]]] = {
     "crcl": ("negative_weight", (1.0, 5.0)),
     "momentum_distill": ("distill_alpha", (0.4, 0.7)),
     "cra_paper": ("negative_weight", (0.0, 1.0, 5.0)),
-    "cra_plus": ("witness", (0.0, 0.5, 1.0)),
+    "cra_plus": ("curriculum_q", (0.0, 0.4, 0.7)),
 }
 """The one key that is tuned beside the temperature, and its values."""
 
@@ -96,7 +96,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "readings": {"readings": False},
     "markers": {"markers": False},
     "witness": {"witness": 0.0},
-    "half of the witness": {"witness": 0.5},
+    "halving the witness": {"witness": 1.0},
+    "curriculum": {"curriculum_q": 0.0},
     "repair": {"repair": False},
 }
 """Parts of ``cra_plus`` by name, and the keys that switch each off."""
