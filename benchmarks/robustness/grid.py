@@ -33,7 +33,7 @@ REVISION = {"cra_plus": 3}
 
 TUNED = Path(__file__).parent / "results" / "tuned.json"
 SEEDS = (0, 1, 2)
-TUNING_SEEDS = (100, 101)
+TUNING_SEEDS = (100, 101, 102, 103)
 """Of the runs that temperatures are chosen by; none of them is reported."""
 RATES = (0.0, 0.2, 0.4, 0.6)
 CORRUPTED = 0.3
