@@ -191,6 +191,7 @@ def _content(
         "top": top,
         "labels": list(candidates.labels),
         "broad": [str(name) for name in verdicts.broad[shown]],
+        "palette": _COLOURS,
         "batch": [] if batches is None else [str(name) for name in batches[shown]],
         "batch_name": sample.batch_column,
         "types": [{key: t[key] for key in ("label", "colour", "shape", "at")} for t in types],

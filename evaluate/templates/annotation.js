@@ -10,7 +10,19 @@
     diamond: [[0, -1.3], [1.2, 0], [0, 1.3], [-1.2, 0]],
     down: [[0, 1.2], [1.1, -0.8], [-1.1, -0.8]],
   };
-  let size = 0, only = -1, held = -1, byScore = false;
+  let size = 0, only = -1, held = -1, mode = "type";
+  const sizes = new Map();
+  data.broad.forEach(name => sizes.set(name, (sizes.get(name) || 0) + 1));
+  const classes = [...sizes.keys()].filter(name => name !== "unknown").sort((a, b) => sizes.get(b) - sizes.get(a));
+  // Beyond the palette colours come again: then shapes tell them apart.
+  const names = Object.keys(shapes);
+  const looks = new Map(classes.map((name, k) => [name, [data.palette[k % data.palette.length], names[Math.floor(k / data.palette.length) % names.length]]]));
+  const look = i => {  // colour and shape of a cell; no colour is that of the soft text
+    const type = data.types[data.type[i]];
+    if (mode === "score") return [ramp(data.score[i]), type.shape];
+    if (mode === "broad") return looks.get(data.broad[i]) || ["", "circle"];
+    return [type.colour, type.shape];
+  };
   const place = i => [18 + data.x[i] / 1000 * (size - 36), 18 + (1 - data.y[i] / 1000) * (size - 36)];
   const ramp = score => {  // viridis, by seven of its colours
     const stops = [[68, 1, 84], [70, 50, 127], [54, 92, 141], [39, 127, 142], [31, 161, 135], [74, 194, 109], [253, 231, 37]];
@@ -32,10 +44,10 @@
     pen.clearRect(0, 0, size, size);
     const r = n > 3000 ? 1.9 : n > 800 ? 2.5 : 3.4;
     for (let i = 0; i < n; i++) {
-      const type = data.types[data.type[i]], [x, y] = place(i);
+      const [colour, shape] = look(i), [x, y] = place(i);
       pen.globalAlpha = only < 0 || data.type[i] === only ? 0.8 : 0.08;
-      pen.fillStyle = byScore ? ramp(data.score[i]) : type.colour || style.getPropertyValue("--soft");
-      mark(x, y, type.shape, r);
+      pen.fillStyle = colour || style.getPropertyValue("--soft");
+      mark(x, y, shape, r);
       pen.fill();
     }
     pen.globalAlpha = 1;
@@ -95,9 +107,21 @@
     draw();
   }));
   document.querySelectorAll("[name=colour]").forEach(input => input.addEventListener("change", () => {
-    byScore = input.value === "score" && input.checked;
-    document.getElementById("ramp").hidden = !byScore;
+    mode = document.querySelector("[name=colour]:checked").value;
+    document.getElementById("ramp").hidden = mode !== "score";
+    document.getElementById("classes").hidden = mode !== "broad";
     draw();
+  }));
+  document.getElementById("classes").replaceChildren(...[...classes, "unknown"].filter(name => sizes.has(name)).map(name => {
+    const line = document.createElement("li"), icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const [colour, shape] = looks.get(name) || ["", "circle"], sign = document.createElementNS(icon.namespaceURI, shapes[shape] ? "polygon" : "circle");
+    Object.entries({width: 12, height: 12, viewBox: "-6 -6 12 12", "aria-hidden": "true"}).forEach(([key, value]) => icon.setAttribute(key, value));
+    if (shapes[shape]) sign.setAttribute("points", shapes[shape].map(([u, v]) => `${4 * u},${4 * v}`).join(" "));
+    else sign.setAttribute("r", 4.5);
+    sign.setAttribute("fill", colour || "currentColor");
+    icon.append(sign);
+    line.append(icon, `${name} ${sizes.get(name).toLocaleString("en")}`);
+    return line;
   }));
   window.addEventListener("resize", draw);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
