@@ -13,10 +13,10 @@ from scipy import sparse
 
 from okrcell.errors import ExpressionValueError, FileFormatError
 
-__all__ = ["ValueKind", "ValueScan", "check_values", "recover_counts"]
+__all__ = ["MAX_LOGNORM", "ValueKind", "ValueScan", "check_values", "recover_counts"]
 
 ValueKind = Literal["counts", "lognorm"]
-_MAX_LOGNORM = 30.0  # log1p of 1e13: no normalised value gets there
+MAX_LOGNORM = 30.0  # log1p of 1e13: no normalised value gets there
 _NEITHER = "neither counts nor log-normalised"
 
 
@@ -68,7 +68,7 @@ class ValueScan:
                 self._refuse(block)
             self.largest = max(self.largest, float(values.max()))
             self.whole = self.whole and np.array_equal(values, np.rint(values))
-            if not self.whole and self.largest > _MAX_LOGNORM:
+            if not self.whole and self.largest > MAX_LOGNORM:
                 raise _neither(self.where, self.largest)
             if self.sum_columns:
                 self.totals += np.bincount(block.indices, weights=values, minlength=self.n_genes)
@@ -129,7 +129,7 @@ def check_values(
         raise _bad_value(f"{path} cell {first_row + row}, column {column}", value, has_raw)
     if np.array_equal(values, np.rint(values)):
         return "counts"
-    if values.max() > _MAX_LOGNORM:
+    if values.max() > MAX_LOGNORM:
         raise _neither(path, float(values.max()))
     return "lognorm"
 

@@ -23,6 +23,7 @@ __all__ = [
     "bundled_markers",
     "find_gene",
     "joined",
+    "marker_genes",
     "markers_of_term",
     "read_markers",
 ]
@@ -86,6 +87,12 @@ def bundled_markers() -> Mapping[str, tuple[Marker, ...]]:
             if gene is not None
         )
     return MappingProxyType(found)
+
+
+@cache
+def marker_genes() -> frozenset[str]:
+    """Return the Ensembl ids of all genes that the shipped table names."""
+    return frozenset(m.gene_id for some in bundled_markers().values() for m in some)
 
 
 def joined(*parts: Iterable[Marker]) -> tuple[Marker, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from okrcell.errors import ConfigError
@@ -23,6 +24,7 @@ __all__ = [
     "ancestors",
     "bundled",
     "get_term",
+    "ids_by_label",
     "names",
     "of_store",
     "release",
@@ -276,6 +278,12 @@ def bundled(name: str) -> Ontology:
 
 
 # --- a store's own -----------------------------------------------------------------------------
+
+
+@cache
+def ids_by_label(name: str) -> Mapping[str, str]:
+    """Return the labels of a bundled ontology's live terms, each with its id."""
+    return MappingProxyType({term.label: term.term_id for term in bundled(name).terms()})
 
 
 def of_store(store: Path, name: str) -> Ontology:

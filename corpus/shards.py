@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +17,15 @@ from okrcell.corpus.expression import ValueKind
 from okrcell.corpus.genes import KEPT
 from okrcell.schemas import read_table
 
-__all__ = ["CellMatrix", "drop_columns", "kept_gene_ids", "load_matrix", "seal", "write_matrix"]
+__all__ = [
+    "CellMatrix",
+    "drop_columns",
+    "kept_gene_ids",
+    "load_matrix",
+    "map_matrix",
+    "seal",
+    "write_matrix",
+]
 
 _INDPTR, _INDICES, _VALUES = "indptr.i64", "indices.i32", "values.f32"
 _WIDE_INDICES = "indices.i64"
@@ -42,6 +50,23 @@ class CellMatrix:
     matrix: sparse.csr_matrix
     gene_ids: tuple[str, ...]
     values: ValueKind
+
+    def take(self, rows: npt.NDArray[np.integer] | slice) -> CellMatrix:
+        """Return some cells; a run of neighbouring rows is a view of the values, and costs nothing."""
+        if isinstance(rows, slice) or not len(rows) or (np.diff(rows) != 1).any():
+            return replace(self, matrix=self.matrix[rows])
+        whole = self.matrix
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        begin, end = int(whole.indptr[first]), int(whole.indptr[stop])
+        part = sparse.csr_matrix(
+            (
+                whole.data[begin:end],
+                whole.indices[begin:end],
+                whole.indptr[first : stop + 1] - whole.indptr[first],
+            ),
+            shape=(stop - first, whole.shape[1]),
+        )
+        return replace(self, matrix=part)
 
 
 def write_matrix(folder: Path, blocks: Iterable[sparse.csr_matrix]) -> None:
@@ -131,18 +156,28 @@ def load_matrix(store: Path, dataset_id: str) -> CellMatrix:
     folder = Path(store) / "datasets" / dataset_id
     manifest = read_manifest(folder, "dataset", verify=False)
     gene_ids = kept_gene_ids(read_table(folder / "genes.parquet", "genes"))
+    matrix = map_matrix(folder, manifest.files, len(gene_ids))
+    return CellMatrix(matrix, gene_ids, manifest.facts["values"])
+
+
+def map_matrix(folder: Path, files: Collection[str], n_genes: int) -> sparse.csr_matrix:
+    """Map the files of a sealed matrix into memory.
+
+    Parameters
+    ----------
+    files
+        Names of the files in the folder, which tell how wide the column numbers are.
+    """
     indptr = np.fromfile(folder / _INDPTR, dtype="<i8")
     n_values = int(indptr[-1])
-    shape = (len(indptr) - 1, len(gene_ids))
-    index = (_WIDE_INDICES, "<i8") if _WIDE_INDICES in manifest.files else (_INDICES, "<i4")
+    index = (_WIDE_INDICES, "<i8") if _WIDE_INDICES in files else (_INDICES, "<i4")
     parts = [
         np.memmap(folder / name, dtype=kind, mode="r", shape=(n_values,))
         if n_values
         else np.zeros(0, dtype=kind)
         for name, kind in ((_VALUES, "<f4"), index)
     ]
-    matrix = sparse.csr_matrix((parts[0], parts[1], indptr), shape=shape)
-    return CellMatrix(matrix, gene_ids, manifest.facts["values"])
+    return sparse.csr_matrix((parts[0], parts[1], indptr), shape=(len(indptr) - 1, n_genes))
 
 
 def kept_gene_ids(genes: pa.Table) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def variable_genes(data: EvalData) -> NDArray[np.intp]:
     Chosen on the train cells by normalised dispersion (the method of Seurat), among genes that at
     least three of them express.
     """
-    train = log_normalised(_rows(data.matrix, data.train))
+    train = log_normalised(data.matrix.take(data.train))
     expressed = np.bincount(train.indices[train.data > 0], minlength=train.shape[1])
     known = np.flatnonzero(expressed >= min(_MIN_CELLS, train.shape[0]))
     if not len(known):
@@ -68,7 +68,7 @@ def standardised(data: EvalData) -> Callable[[CellMatrix], Vectors]:
     from sklearn.utils.sparsefuncs import mean_variance_axis
 
     columns = variable_genes(data)
-    train = log_normalised(_rows(data.matrix, data.train))[:, columns]
+    train = log_normalised(data.matrix.take(data.train))[:, columns]
     moments = mean_variance_axis(train, axis=0)
     centre, spread = as_float32(moments[0]), as_float32(np.sqrt(moments[1]))
     spread[spread < 1e-6] = 1.0
@@ -85,7 +85,7 @@ def hvg_pca(data: EvalData, seed: int) -> MethodOutput:
     from sklearn.decomposition import PCA
 
     transform = standardised(data)
-    train = transform(_rows(data.matrix, data.train))
+    train = transform(data.matrix.take(data.train))
     n_components = min(_N_COMPONENTS, train.shape[0] - 1, train.shape[1] - 1)
     if n_components < 1:
         raise DataError(
@@ -119,7 +119,7 @@ def logistic_hvg(data: EvalData, seed: int) -> MethodOutput:
     from sklearn.linear_model import LogisticRegression
 
     transform = standardised(data)
-    x_train, y_train = transform(_rows(data.matrix, data.train)), data.labels[data.train]
+    x_train, y_train = transform(data.matrix.take(data.train)), data.labels[data.train]
     about = f"logistic regression on {x_train.shape[1]} highly variable genes of the train cells"
     if len(data.seen) == 1:
         return MethodOutput("logistic-hvg", None, about, predicted=only_label(data))
@@ -131,7 +131,7 @@ def logistic_hvg(data: EvalData, seed: int) -> MethodOutput:
     with quiet():  # where it does not converge it is still the model that was found
         tuned = data.validation[np.isin(data.labels[data.validation], sorted(data.seen))]
         if len(tuned):
-            asked, truth = transform(_rows(data.matrix, tuned)), data.labels[tuned]
+            asked, truth = transform(data.matrix.take(tuned)), data.labels[tuned]
             heads = [fitted(penalty) for penalty in _PENALTIES]
             scores = [float((head.predict(asked) == truth).mean()) for head in heads]
             head, chosen = heads[int(np.argmax(scores))], _PENALTIES[int(np.argmax(scores))]
@@ -147,11 +147,7 @@ def only_label(data: EvalData) -> Strings:
     return np.full(len(data.labels), data.labels[data.train][0])
 
 
-def _rows(cells: CellMatrix, rows: NDArray[np.intp] | slice) -> CellMatrix:
-    return type(cells)(cells.matrix[rows], cells.gene_ids, cells.values)
-
-
 def _by_blocks(function: Callable[[CellMatrix], NDArray], cells: CellMatrix) -> NDArray:
     """Apply a row-wise function to blocks of cells: dense values of all at once may not fit."""
     starts = range(0, cells.matrix.shape[0], _BLOCK)
-    return np.concatenate([function(_rows(cells, slice(a, a + _BLOCK))) for a in starts])
+    return np.concatenate([function(cells.take(slice(a, a + _BLOCK))) for a in starts])

@@ -120,8 +120,7 @@ def _votes(
     method: MethodOutput, data: EvalData, split: str, markers: Sequence[Sequence[Marker]]
 ) -> Vectors:
     rows = np.flatnonzero(data.splits == split)
-    cells = type(data.matrix)(data.matrix.matrix[rows], data.matrix.gene_ids, data.matrix.values)
-    votes = vote(cells, markers)
+    votes = vote(data.matrix, markers, rows)
     if not method.refined:
         return votes
     from okrcell.evaluate.refine import graph_basis, refine_scores

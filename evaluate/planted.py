@@ -8,10 +8,9 @@ which pairs are wrong and leaves them out: the bound.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +21,9 @@ from okrcell.evaluate.figures import Legend
 from okrcell.evaluate.report_figures import Figure
 from okrcell.evaluate.report_listings import Listing
 from okrcell.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from okrcell.train.data import Pairs
 
 __all__ = ["OBJECTIVES", "RATES", "planted_curves", "planted_figure"]
 
@@ -59,6 +61,8 @@ def planted_curves(
         ``rows`` (objective, rate, accuracy with the ends of its 95 % interval by Wilson's formula,
         cells, pairs and how many of them are mismatched), and whether all was ``reused``.
     """
+    from scipy.stats import binomtest
+
     from okrcell.train.loop import train
     from okrcell.train.prepare import inputs_of
 
@@ -68,6 +72,7 @@ def planted_curves(
         if current_manifest(out, "curves", config=asked, inputs=inputs) is not None:
             progress(len(objectives) * len(rates))
             return {"rows": json.loads((out / _FILE).read_text()), "reused": True}
+        trained, test = _asked(store, job, keys)
         rows = []
         for objective in objectives:
             for rate in rates:
@@ -76,16 +81,16 @@ def planted_curves(
                 name = f"{'infonce' if same else objective}-{rate:g}"
                 changed = keys.replace(objective="infonce" if same else objective, mismatch=rate)
                 facts = train(store, job, out / name, changed, restart=True)
-                right, n = _right(store, job, out / name, changed)
-                low, high = _wilson(right, n)
+                right = _right(out / name, trained, test)
+                low, high = binomtest(right, len(test)).proportion_ci(method="wilson")
                 rows.append(
                     {
                         "objective": objective,
                         "rate": rate,
-                        "accuracy": right / n,
-                        "low": low,
-                        "high": high,
-                        "cells": n,
+                        "accuracy": right / len(test),
+                        "low": float(low),
+                        "high": float(high),
+                        "cells": len(test),
                         "pairs": facts["pairs"],
                         "mismatched": facts.get("noise", {}).get("mismatched", 0),
                     }
@@ -97,17 +102,19 @@ def planted_curves(
     return {"rows": rows, "reused": False}
 
 
-def _right(store: Path, job: Path, run: Path, keys: TrainConfig) -> tuple[int, int]:
-    """Return how many test cells are nearest to a text of their own type, and of how many.
-
-    Test cells of types without a training text are left out: they have no right answer here.
-    """
-    from okrcell.train.checkpoint import load_model
+def _asked(store: Path, job: Path, keys: TrainConfig) -> tuple[Pairs, Pairs]:
+    """Return the training pairs, and the test pairs whose text is one of theirs."""
     from okrcell.train.data import load_pairs, load_texts
 
     texts = load_texts(store, job, keys.text_source)
     trained = load_pairs(store, texts)
-    test = load_pairs(store, texts, "test", like=trained)
+    return trained, load_pairs(store, texts, "test", like=trained)
+
+
+def _right(run: Path, trained: Pairs, test: Pairs) -> int:
+    """Return how many test cells are nearest to a text of their own type."""
+    from okrcell.train.checkpoint import load_model
+
     model = load_model(run)
     type_of_text = np.zeros(len(trained.texts), dtype=np.int64)
     type_of_text[trained.text] = trained.cell_type
@@ -115,18 +122,9 @@ def _right(store: Path, job: Path, run: Path, keys: TrainConfig) -> tuple[int, i
     right = 0
     for number, cells in enumerate(test.matrices):
         at = np.flatnonzero(test.dataset == number)
-        part = type(cells)(cells.matrix[test.row[at]], cells.gene_ids, cells.values)
-        nearest = (model.encode_cells(part) @ answers.T).argmax(axis=1)
+        nearest = (model.encode_cells(cells.take(test.row[at])) @ answers.T).argmax(axis=1)
         right += int((type_of_text[nearest] == test.cell_type[at]).sum())
-    return right, len(test)
-
-
-def _wilson(right: int, n: int) -> tuple[float, float]:
-    """Return the ends of Wilson's 95 % interval of a share."""
-    z, share = 1.959964, right / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return right
 
 
 def planted_figure(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, Listing]:

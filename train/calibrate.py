@@ -24,7 +24,7 @@ from scipy import sparse
 
 from okrcell.artifacts import atomic_write
 from okrcell.corpus.expression import recover_counts
-from okrcell.corpus.marker_table import bundled_markers
+from okrcell.corpus.marker_table import marker_genes
 from okrcell.train.checkpoint import below
 from okrcell.train.config import TrainConfig
 from okrcell.train.data import Pairs
@@ -195,8 +195,7 @@ def _marker_counts(pairs: Pairs, index: _Ints) -> tuple[list[str], sparse.csr_ma
     The last column holds all other molecules of a cell, so that its depth is kept. Log-normalised
     values are turned back into counts.
     """
-    marking = {marker.gene_id for some in bundled_markers().values() for marker in some}
-    at = [i for i, gene in enumerate(pairs.vocabulary) if gene in marking]
+    at = [i for i, gene in enumerate(pairs.vocabulary) if gene in marker_genes()]
     slot = np.full(len(pairs.vocabulary) + 1, len(at))  # the last entry answers for the token -1
     slot[at] = np.arange(len(at))
     rows, columns, values = [], [], []

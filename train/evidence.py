@@ -74,27 +74,26 @@ def pair_evidence(pairs: Pairs, config: TrainConfig, *, seed: int, device: str =
     near = np.zeros((len(pairs), 0), dtype=np.int32)
     if config.neighbours:
         near, _ = nearest(scores, config.neighbours, seed=seed, device=device)
-    support = kinds_in_question(
-        torch.from_numpy(scores), torch.from_numpy(near), kinds, n_kinds, config
+    neighbours = torch.from_numpy(near)
+    questions, evidence, names = kinds_in_question(
+        torch.from_numpy(scores), neighbours, kinds, n_kinds, config
     )
-    questions, evidence, names = support
     if config.markers and (votes := _votes(pairs, text_kind, n_kinds)) is not None:
-        own = votes.gather(1, questions).float()
-        evidence.append(own)
+        evidence.append(votes.gather(1, questions).float())
         names.append(SOURCES[2])
         if near.shape[1] and votes.numel() <= _MOST_VOTES:
-            evidence.append(_around(votes, torch.from_numpy(near), questions))
+            evidence.append(_around(votes, neighbours, questions))
             names.append(SOURCES[3])
     valid = torch.ones_like(questions, dtype=torch.bool)
     valid[:, 1:] = questions[:, 1:] != questions[:, :1]
     if evidence:
         stacked = torch.stack([_relative(values, valid) for values in evidence], dim=2)
-        chances, fitted = weigh(stacked, questions, valid, n_kinds, witness=config.witness)
+        chances, facts = weigh(stacked, questions, valid, n_kinds, witness=config.witness)
+        facts["weights"] = dict(zip(names, facts["weights"], strict=True))
     else:
         chances = torch.zeros(questions.shape)
         chances[:, 0] = 1.0
-        fitted = {"weights": [], "kept": 1.0}
-    facts = {"weights": dict(zip(names, fitted["weights"], strict=False)), "kept": fitted["kept"]}
+        facts = {"weights": {}, "kept": 1.0}
     texts = _texts(pairs, text_kind, questions.numpy(), near)
     return Evidence(texts, chances.numpy(), facts)
 

@@ -188,7 +188,7 @@ class Suspects:
             mine = np.flatnonzero(pairs.dataset[index] == number)
             for begin in range(0, len(mine), _ENCODED):
                 at = mine[begin : begin + _ENCODED]
-                part = type(cells)(cells.matrix[pairs.row[index[at]]], cells.gene_ids, cells.values)
+                part = cells.take(pairs.row[index[at]])
                 logits = model.encode_cells(part) @ texts.T / model.card["tau"]
                 logits = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
                 certainty[at] = (logits / logits.sum(axis=1, keepdims=True)) @ of_label

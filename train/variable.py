@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from okrcell.corpus.expression import ValueKind
-from okrcell.corpus.marker_table import bundled_markers
+from okrcell.corpus.marker_table import marker_genes
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import TrainingError
 from okrcell.train.tokens import N_SPECIAL, PAD, gather
@@ -47,8 +47,7 @@ def with_variable(pairs: Pairs, n: int, *, markers: bool = False) -> Pairs:
         return pairs
     chosen = choose_variable(pairs, n)
     if markers:
-        named = {marker.gene_id for some in bundled_markers().values() for marker in some}
-        known = [at for at, gene in enumerate(pairs.vocabulary) if gene in named]
+        known = [at for at, gene in enumerate(pairs.vocabulary) if gene in marker_genes()]
         chosen = np.union1d(chosen, np.array(known, dtype=np.int64))
     return replace(pairs, variable=chosen)
 

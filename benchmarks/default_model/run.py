@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import time
-from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -106,8 +105,7 @@ def training_cells(store: Path, dataset: str) -> CellMatrix:
     """Return the training cells of a dataset: held-out ones must not stand behind made ones either."""
     table = cells.load_cells(store).to_pandas()
     rows = table[(table["dataset_id"] == dataset) & (table["split"] == "train")]["row"].to_numpy()
-    found = load_matrix(store, dataset)
-    return replace(found, matrix=found.matrix[rows])
+    return load_matrix(store, dataset).take(rows)
 
 
 if __name__ == "__main__":

@@ -156,5 +156,4 @@ def _table(data: Path, datasets: Sequence[str]) -> dict[str, str]:
 
 
 def _some(cells: Cells, rows: np.ndarray) -> Cells:
-    matrix = CellMatrix(cells.matrix.matrix[rows], cells.matrix.gene_ids, cells.matrix.values)
-    return Cells(matrix, cells.terms[rows], cells.donors[rows])
+    return Cells(cells.matrix.take(rows), cells.terms[rows], cells.donors[rows])

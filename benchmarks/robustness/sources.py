@@ -163,8 +163,7 @@ def test_cells(store: Path, job: Path) -> TestCells:
     types = tuple(sorted({profiles[p] for p in text}))
     rows = [row for row in cells.load_cells(store).to_pylist() if row["profile_id"] in text]
     rows = [row for row in rows if row["split"] == "test"]
-    whole = load_matrix(store, rows[0]["dataset_id"])
-    matrix = CellMatrix(whole.matrix[[row["row"] for row in rows]], whole.gene_ids, whole.values)
+    matrix = load_matrix(store, rows[0]["dataset_id"]).take(np.array([row["row"] for row in rows]))
     texts = {profiles[p]: words for p, words in text.items()}
     truth = np.array([types.index(profiles[row["profile_id"]]) for row in rows], dtype=np.int64)
     donors = np.array([row["donor"] or "" for row in rows], dtype=np.str_)

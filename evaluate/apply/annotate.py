@@ -13,7 +13,7 @@ from okrcell.artifacts import read_manifest
 from okrcell.console import progress
 from okrcell.corpus.formats import open_source
 from okrcell.evaluate.apply.broad import Classes, classes_of
-from okrcell.evaluate.apply.cells import Sample, opened, part_of, read_header
+from okrcell.evaluate.apply.cells import Sample, opened, read_header
 from okrcell.evaluate.apply.embed import EMBEDDING
 from okrcell.evaluate.apply.encode import encoded
 from okrcell.evaluate.apply.gate import distance_notes
@@ -213,7 +213,7 @@ def _asked(
     with tempfile.TemporaryDirectory(prefix="okrcell-") as scratch:
         votes = None
         if request.vote:
-            votes = votes_of(sample.cells, setting.candidates, groups, part_of, Path(scratch))
+            votes = votes_of(sample.cells, setting.candidates, groups, Path(scratch))
             if votes is not None and smooth is not None:
                 smooth(votes)
         answers = answers_of(cells, setting.texts, votes, setting.confidence.temperature, classes)

@@ -25,11 +25,11 @@ from okrcell.corpus.expression import ValueKind, kept_columns
 from okrcell.corpus.formats import CellSource, no_layer, open_source
 from okrcell.corpus.gene_columns import GeneColumns, best_columns, resolve_columns
 from okrcell.corpus.metadata import as_labels
-from okrcell.corpus.shards import CellMatrix, drop_columns, seal, write_matrix
+from okrcell.corpus.shards import CellMatrix, drop_columns, map_matrix, seal, write_matrix
 from okrcell.errors import DataError, DuplicateNamesError, MissingColumnError
 from okrcell.evaluate.apply.scale import CellScale
 
-__all__ = ["Header", "Sample", "opened", "part_of", "read_header"]
+__all__ = ["Header", "Sample", "opened", "read_header"]
 
 _BATCH_COLUMNS = (
     "batch",
@@ -186,24 +186,6 @@ def opened(
         source.close()
 
 
-def part_of(cells: CellMatrix, rows: npt.NDArray[np.int64]) -> CellMatrix:
-    """Return some cells, rows ascending; a run of neighbouring rows is a view, and costs nothing."""
-    matrix = cells.matrix
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        first, stop = int(rows[0]), int(rows[-1]) + 1
-        begin, end = int(matrix.indptr[first]), int(matrix.indptr[stop])
-        part = sparse.csr_matrix(
-            (
-                matrix.data[begin:end],
-                matrix.indices[begin:end],
-                matrix.indptr[first : stop + 1] - matrix.indptr[first],
-            ),
-            shape=(stop - first, matrix.shape[1]),
-        )
-        return CellMatrix(part, cells.gene_ids, cells.values)
-    return CellMatrix(matrix[rows], cells.gene_ids, cells.values)
-
-
 def _batches(column: Any) -> npt.NDArray[np.str_]:
     labels = as_labels(column, "(none)")
     return np.asarray(labels.names, dtype=np.str_)[labels.codes]
@@ -245,19 +227,7 @@ def _spooled(
     if len(genes.gene_ids) < int(genes.candidates.max(initial=-1)) + 1:
         genes = resolve_columns(source.var(header.layer), header.gene_names, scale.totals)
         drop_columns(folder, np.asarray(genes.kept[genes.candidates >= 0], dtype=np.int32))
-    return kind, (_mapped(folder, seal(folder), len(genes.gene_ids)), genes.gene_ids), scale
-
-
-def _mapped(folder: Path, files: dict[str, None], n_genes: int) -> sparse.csr_matrix:
-    pointers, columns, values = (folder / name for name in files)
-    ends = np.fromfile(pointers, dtype="<i8")
-    n = int(ends[-1])
-    kinds = ((values, "<f4"), (columns, "<i8" if columns.suffix == ".i64" else "<i4"))
-    parts = [
-        np.memmap(path, dtype=kind, mode="r", shape=(n,)) if n else np.zeros(0, dtype=kind)
-        for path, kind in kinds
-    ]
-    return sparse.csr_matrix((parts[0], parts[1], ends), shape=(len(ends) - 1, n_genes))
+    return kind, (map_matrix(folder, seal(folder), len(genes.gene_ids)), genes.gene_ids), scale
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def _asked(
     """Return the logits of all validation cells, float32 [V, C]."""
     everyone = [np.arange(len(known.cells))]
     cells = known.cells.copy()
-    votes = votes_of(known.markers, candidates, everyone, lambda some, _: some) if vote else None
+    votes = votes_of(known.markers, candidates, everyone) if vote else None
     if refine:
         smooth = smooth_within(everyone, [graph_of(known.basis)])
         smooth(cells)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from okrcell.console import progress
-from okrcell.evaluate.apply.cells import Sample, part_of
+from okrcell.evaluate.apply.cells import Sample
 
 if TYPE_CHECKING:
     from okrcell.train.model import CellTextModel
@@ -49,7 +49,7 @@ def encoded(model: CellTextModel, sample: Sample) -> npt.NDArray[np.float32]:
     with progress("Encoding cells", n, "cells") as advance:
         for begin in range(0, n, _BLOCK):
             rows = np.arange(begin, min(begin + _BLOCK, n))
-            parts.append(model.encode_cells(part_of(sample.cells, rows), batch_size=batch))
+            parts.append(model.encode_cells(sample.cells.take(rows), batch_size=batch))
             advance(len(rows))
     vectors = np.concatenate(parts)
     vectors[sample.empty] = 0.0

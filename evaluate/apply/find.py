@@ -162,9 +162,7 @@ def describe(
                 expected="a cell with expression",
                 fix="Choose another cell.",
             )
-        from okrcell.evaluate.apply.cells import part_of
-
-        vector = model.encode_cells(part_of(sample.cells, np.asarray([row])))[0]
+        vector = model.encode_cells(sample.cells.take(np.asarray([row])))[0]
         columns = _columns(sample, ())
         told = {name: str(sample.header.obs[name].iloc[row]) for name in columns}
     found = describe_vector(run, model, vector, job, n)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from okrcell.artifacts import Manifest, atomic_write, read_manifest, read_note
-from okrcell.corpus.ontology import bundled
+from okrcell.corpus.ontology import ids_by_label
 from okrcell.corpus.shards import CellMatrix
 from okrcell.errors import FileFormatError, OkrcellError
 from okrcell.train.calibrate import CALIBRATION, FORMAT, measure
@@ -119,7 +119,7 @@ def _read(path: Path, content: bytes, sha256: str) -> Known | None:
 
 
 def _known(held: dict[str, Any], facts: dict[str, Any]) -> Known:
-    by_label = {term.label: term.term_id for term in bundled("cl").terms()}
+    by_label = ids_by_label("cl")
     names = np.asarray([*facts["cell_types"], ""], dtype=np.str_)  # -1 is no type
     types = names[held["cell_type"]]
     genes = (*facts["marker_genes"], "(all others)")

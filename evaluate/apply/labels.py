@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from okrcell.corpus.ontology import bundled, get_term
+from okrcell.corpus.ontology import bundled, get_term, ids_by_label
 from okrcell.corpus.type_texts import type_text
 from okrcell.errors import LabelError
 from okrcell.evaluate.apply.label_file import Label, read_labels
@@ -62,7 +62,7 @@ class Candidates:
 def trained_types(run: Path) -> dict[str, str]:
     """Return the cell types that a run was trained on: label to Cell Ontology id, empty for none."""
     labels = read_table(run / "pairs.parquet", "pairs", ["cell_type"])["cell_type"]
-    by_label = {term.label: term.term_id for term in bundled("cl").terms()}
+    by_label = ids_by_label("cl")
     return {
         str(label): by_label.get(str(label), "") for label in sorted(labels.unique().to_pylist())
     }

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from okrcell.corpus.label_text import words_of
 from okrcell.corpus.ontology import ancestors, names
 from okrcell.corpus.type_texts import TypeForm, type_text
-from okrcell.evaluate.apply.cells import Sample, part_of
+from okrcell.evaluate.apply.cells import Sample
 from okrcell.evaluate.apply.labels import Candidates
 from okrcell.evaluate.apply.scores import logits, votes_of
 from okrcell.evaluate.apply.support import support_of
@@ -95,7 +95,7 @@ def fit_of(query: Query, vectors: Vectors, sample: Sample) -> Vectors:
         return centred
     alone = Candidates("", (query.text,), ("",), (query.text,), (query.markers,))
     rows = np.flatnonzero(filled)
-    votes = votes_of(sample.cells, alone, [rows], part_of)
+    votes = votes_of(sample.cells, alone, [rows])
     assert votes is not None
     # A vector of length one along its own text: the similarity is the centred contrast itself.
     if not query.is_known:

@@ -14,13 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from okrcell.corpus.expression import ValueKind, check_values
+from okrcell.corpus.expression import MAX_LOGNORM, ValueKind, check_values
 from okrcell.errors import ExpressionValueError, FileFormatError
 
 __all__ = ["CellScale"]
-
-_MAX_LOGNORM = 30.0
-"""log1p of 1e13: no normalised value gets there."""
 
 _NAMED = 4
 _TINY = 5
@@ -148,7 +145,7 @@ class CellScale:
             code = np.unique(batches[broken], return_inverse=True)[1]
         largest = np.zeros(int(code.max()) + 1)
         np.maximum.at(largest, code, self.largest[broken])
-        linear[broken] = largest[code] > _MAX_LOGNORM
+        linear[broken] = largest[code] > MAX_LOGNORM
         return linear
 
     def _mixed(

@@ -7,7 +7,7 @@ temperature (:mod:`.confidence`), the softmax is a probability.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,6 @@ def votes_of(
     cells: CellMatrix,
     candidates: Candidates,
     groups: Sequence[_Ints],
-    part: Callable[[CellMatrix, _Ints], CellMatrix],
     scratch: Path | None = None,
 ) -> Vectors | None:
     """Return the vote of the markers float32 [N, C], standardised within each group of cells.
@@ -71,7 +70,7 @@ def votes_of(
         found = np.memmap(scratch / "votes.f32", dtype=np.float32, mode="w+", shape=shape)
     for rows in groups:
         if len(rows):
-            found[rows] = vote(part(cells, rows), candidates.markers)
+            found[rows] = vote(cells, candidates.markers, rows)
     return found
 
 

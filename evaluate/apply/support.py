@@ -11,7 +11,6 @@ import numpy.typing as npt
 from scipy import sparse
 
 from okrcell.corpus.shards import CellMatrix
-from okrcell.evaluate.apply.cells import part_of
 from okrcell.evaluate.baselines import log_normalised
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def support_of(
         )
         sizes += np.bincount(group, minlength=len(sizes))
         if genes:
-            values = log_normalised(part_of(cells, rows))[:, genes]
+            values = log_normalised(cells.take(rows))[:, genes]
             sums += members @ values.toarray()
             values.data = (values.data > 0).astype(np.float64)
             shown += members @ values.toarray()

@@ -1,8 +1,8 @@
-"""``cra_plus``: alignment with group-aware targets, neighbour consensus, and re-pairing.
+"""``cra_plus``: alignment with group-aware targets, pairs judged from outside, and re-pairing.
 
-Ours, not the paper's; docs/method.md has the equations. Cells of one text share one target; a pair
-whose neighbours carry other texts is doubted and, instead of being thrown away, matched with what
-they carry.
+Ours, not the paper's; docs/train/objectives.md has the equations. Cells of one text share one target; a
+pair whose text the evidence doubts (``train/evidence.py``) is, instead of being thrown away, matched
+with the texts that it names.
 """
 
 from __future__ import annotations
